@@ -1,0 +1,1 @@
+"""The engine: finds clusters, watches them and moves files, without any terminal."""

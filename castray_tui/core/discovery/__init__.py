@@ -1,0 +1,1 @@
+"""Finding Ray clusters: one module a method, one that merges."""

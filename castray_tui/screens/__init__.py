@@ -1,0 +1,1 @@
+"""What castray draws, one screen a module."""
