@@ -75,13 +75,21 @@ class TransferSettings:
 
 @dataclass(frozen=True, slots=True)
 class UiSettings:
-    """``[ui]``: how the screen looks. ``keymap`` maps a binding's id to keys, ``"d,ctrl+d"``."""
+    """``[ui]``: how the screen looks. ``refresh_rate`` is redraws a second at most; ``color`` False
+    is what ``NO_COLOR`` asks for; ``keymap`` maps a binding's id to keys, ``"d,ctrl+d"``.
+    """
 
     theme: str = "castray-dark"
-    refresh_interval: float = 0.5
+    refresh_rate: float = 2.0
     ascii: bool = False
+    color: bool = True
     mouse: bool = True
     keymap: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def refresh_interval(self) -> float:
+        """Seconds between two redraws."""
+        return 1.0 / self.refresh_rate
 
 
 @dataclass(frozen=True, slots=True)
