@@ -1,3 +1,3 @@
-"""castray: every Ray cluster in reach live in one terminal, and files cast to any of their nodes."""
+"""castray: every Ray cluster in reach in one terminal, and files cast to any of their nodes."""
 
 __version__ = "0.1.0"

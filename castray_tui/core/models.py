@@ -34,9 +34,7 @@ Access = Literal["dashboard", "gcs"]
 """Which of Ray's doors a cluster is read through."""
 
 TransferKind = Literal["unicast", "multicast", "broadcast"]
-TransferState = Literal[
-    "planning", "running", "paused", "done", "partial", "failed", "cancelled"
-]
+TransferState = Literal["planning", "running", "paused", "done", "partial", "failed", "cancelled"]
 Verdict = Literal["verified", "identical", "failed", "cancelled"]
 Overwrite = Literal["never", "if-different", "always"]
 
@@ -64,7 +62,7 @@ LOCAL = "local"
 class MethodOutcome:
     """What one discovery method came to.
 
-    ``error`` is a sentence when the method failed or ran out of time; its finds, if any, still count.
+    ``error`` is a sentence when the method failed or ran out of time; what it found still counts.
     """
 
     method: Source

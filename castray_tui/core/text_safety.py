@@ -11,7 +11,9 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-def safe_text(value: object, *, limit: int = MAX_TEXT_CHARACTERS, keep_newlines: bool = False) -> str:
+def safe_text(
+    value: object, *, limit: int = MAX_TEXT_CHARACTERS, keep_newlines: bool = False
+) -> str:
     """Text that can be stored, compared and drawn without doing anything.
 
     Args:
