@@ -8,6 +8,7 @@ control characters, but it is still data and never markup.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -387,6 +388,18 @@ class Event:
     cluster: str | None = None
     node: str | None = None
     data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDraft:
+    """Something that happened, before it has its number and its place in the journal."""
+
+    type: EventType
+    message: str
+    cluster: str | None = None
+    node: str | None = None
+    data: Mapping[str, object] = field(default_factory=dict)
+    time: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True)
