@@ -1,1 +1,1 @@
-"""Reading Ray: its dashboard over HTTP, its GCS, its jobs, its tokens; tolerant of versions."""
+"""Reading Ray, whatever its version: dashboard over HTTP, jobs, tokens, the GCS."""
