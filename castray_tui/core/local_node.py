@@ -46,7 +46,7 @@ class LocalNode:
             await asyncio.sleep(self._interval_seconds)
 
     def measure(self) -> Node:
-        """One measurement. Rates are None in the first; what this platform does not tell is None."""
+        """One measurement. Rates are None in the first; what the platform does not tell is None."""
         import psutil  # noqa: PLC0415 - the first frame does not need it
 
         now = time.time()
