@@ -137,7 +137,7 @@ class DashboardClient:
         )
         if answer.status in {401, 403}:
             self.http.check(answer)
-        return answer.status == 200
+        return answer.status < 500
 
     async def nodes_summary(self, *, timeout_seconds: float | None = None) -> NodesSummary:
         """Hardware and state of all nodes: 12.5 KB a node, so not for every poll of a large

@@ -101,10 +101,10 @@ class GcsProcesses:
         )
         return told if isinstance(told, Mapping) else None
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         """Ends the children."""
         children, self._children = list(self._children.values()), {}
-        await asyncio.gather(*(child.aclose() for child in children))
+        await asyncio.gather(*(child.close() for child in children))
 
     async def _ask(
         self, request: dict[str, object], *, token: Token | None, timeout_seconds: float
@@ -164,7 +164,7 @@ class _Child:
             return told["ok"]
         raise self._error(address, told)
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         running, self._running = self._running, None
         if running is None:
             return
