@@ -1,0 +1,55 @@
+"""The agent's own source in one line of text, and the few lines that turn it back into modules.
+
+Nothing is uploaded and nothing is written: the text travels in a job's entry point and in the
+arguments of actors, and the modules exist in memory only, as package ``castray_agent``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import zlib
+
+PACKAGE = "castray_agent"
+
+# Runs on the nodes before anything else does; ``bundle`` is defined by whoever runs it.
+LOADER = """
+import base64, importlib.abc, importlib.util, json, sys, zlib
+sources = json.loads(zlib.decompress(base64.b64decode(bundle)))
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        if name not in sources:
+            return None
+        is_package = name == "castray_agent"
+        return importlib.util.spec_from_loader(name, self, is_package=is_package)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        if module.__name__ == "castray_agent":
+            module.BUNDLE = bundle
+        code = compile(sources[module.__name__], "<" + module.__name__ + ">", "exec")
+        exec(code, module.__dict__)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def pack() -> str:
+    """The sources of this package; of the shipped one where this is already it."""
+    shipped = getattr(sys.modules.get(PACKAGE), "BUNDLE", None)
+    if shipped is not None:
+        return str(shipped)
+    folder = os.path.dirname(os.path.abspath(__file__))
+    sources = {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".py"):
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                module = PACKAGE if name == "__init__.py" else PACKAGE + "." + name[:-3]
+                sources[module] = file.read()
+    return base64.b64encode(zlib.compress(json.dumps(sources).encode(), 9)).decode()
+
+
+def program(statement: str) -> str:
+    """A program for ``python -c`` that unpacks the agent and runs a statement."""
+    return 'bundle = "{}"{}{}\n'.format(pack(), LOADER, statement)

@@ -1,0 +1,194 @@
+"""Putting agents on nodes: one Ray actor that asks for no CPU, pinned by node ID, on demand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Dict, List, Tuple
+
+from . import bundle
+from .node_agent import OrderRefusedError
+from .ownership import Nodes
+
+Json = Dict[str, Any]
+
+START_SECONDS = 30.0
+# A digest of a large file takes its time; a node that died is noticed by Ray long before.
+CALL_SECONDS = 3600.0
+_CONCURRENT_CALLS = 16
+
+
+def _actor_class() -> Any:
+    """The actor's class. Made inside a function so that Ray ships it by value: the package that it
+    would otherwise be imported from is not installed on the nodes."""
+
+    class CastrayAgent:
+        def __init__(self, loader: str, packed: str, address: str, ports: Tuple[int, int]) -> None:
+            exec(loader, {"bundle": packed})  # noqa: S102  (castray's own source, from its own job)
+            from castray_agent.node_agent import NodeAgent  # type: ignore[import-not-found]
+
+            self._agent = NodeAgent(address, ports)
+
+        def call(self, order: str, arguments: Json) -> Json:
+            # Exceptions of a package that only exists in memory are told as data.
+            from castray_agent.node_agent import OrderRefusedError as Refused
+
+            try:
+                return {"answer": self._agent.call(order, arguments)}
+            except Refused as refused:
+                return {"refused": {"code": refused.code, "reason": refused.reason}}
+
+    return CastrayAgent
+
+
+class RayNodes(Nodes):
+    """The agents of one cluster's nodes. Needs ``ray.init`` to have been called.
+
+    Args:
+        port_range: Ports for the agents to listen on.
+    """
+
+    def __init__(self, port_range: Tuple[int, int]) -> None:
+        import ray
+
+        self._ray = ray
+        self._port_range = port_range
+        self._lock = threading.Lock()
+        self._agents: Dict[str, _Placed] = {}
+        self._class = ray.remote(_actor_class())
+
+    def call(self, node_id: str, order: str, arguments: Json) -> Json:
+        """One order to one node's agent, which is started if there is none."""
+        placed = self._placed(node_id)
+        result = placed.call(order, arguments)
+        if "refused" in result:
+            raise OrderRefusedError(result["refused"]["code"], result["refused"]["reason"])
+        answer = result["answer"]
+        return dict(answer) if isinstance(answer, dict) else {}
+
+    def idle_seconds(self) -> float:
+        """For how long no agent did anything; infinite where there is none."""
+        with self._lock:
+            agents = list(self._agents.items())
+        shortest = float("inf")
+        for node_id, placed in agents:
+            try:
+                result = placed.call("idle", {}, timeout_seconds=10.0)
+                shortest = min(shortest, result["answer"]["seconds"])
+            except OrderRefusedError:
+                self._drop(node_id, placed)
+        return shortest
+
+    def _placed(self, node_id: str) -> _Placed:
+        with self._lock:
+            placed = self._agents.get(node_id)
+            if placed is None:
+                placed = self._agents[node_id] = _Placed(
+                    self._ray, self._class, node_id, self._port_range
+                )
+        try:
+            placed.wait_until_up()
+        except OrderRefusedError:
+            self._drop(node_id, placed)
+            raise
+        return placed
+
+    def _drop(self, node_id: str, placed: _Placed) -> None:
+        """An agent that is gone is not asked again; the next order starts a new one."""
+        placed.kill()
+        with self._lock:
+            if self._agents.get(node_id) is placed:
+                del self._agents[node_id]
+
+
+class _Placed:
+    """One agent, on its way up or there."""
+
+    def __init__(self, ray: Any, actor: Any, node_id: str, ports: Tuple[int, int]) -> None:
+        self._ray = ray
+        self._node_id = node_id
+        self._lock = threading.Lock()
+        self._is_up = False
+        self._actor: Any = None
+        self._class = actor
+        self._ports = ports
+        self._is_gone = False
+
+    def wait_until_up(self) -> None:
+        """Starts the agent where nobody did. Raises OrderRefusedError within ``START_SECONDS``."""
+        with self._lock:
+            if self._is_gone:
+                raise OrderRefusedError("agent", "the node's agent is gone")
+            if self._is_up:
+                return
+            self._start()
+            self._is_up = True
+
+    def _start(self) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = self._node()
+        try:
+            self._actor = self._class.options(
+                num_cpus=0,
+                max_restarts=0,
+                max_concurrency=_CONCURRENT_CALLS,
+                name="castray-agent-{}-{:x}".format(self._node_id[:16], int(time.time() * 1000)),
+                scheduling_strategy=NodeAffinitySchedulingStrategy(self._node_id, soft=False),
+            ).remote(bundle.LOADER, bundle.pack(), node["NodeManagerAddress"], self._ports)
+            self._get(self._actor.call.remote("hello", {}), START_SECONDS)
+        except OrderRefusedError as refused:
+            self.kill()
+            raise OrderRefusedError(
+                "agent", "no agent could be started: " + refused.reason
+            ) from None
+
+    def _node(self) -> Json:
+        nodes: List[Json] = self._ray.nodes()
+        for node in nodes:
+            if node["NodeID"] == self._node_id:
+                if node["Alive"]:
+                    return node
+                raise OrderRefusedError("agent", "the node is dead")
+        raise OrderRefusedError("agent", "the cluster has no such node any more")
+
+    def call(self, order: str, arguments: Json, timeout_seconds: float = CALL_SECONDS) -> Json:
+        """One order. Raises OrderRefusedError where the agent is gone or does not answer."""
+        if self._actor is None:
+            raise OrderRefusedError("agent", "the node's agent is not up")
+        result = self._get(self._actor.call.remote(order, arguments), timeout_seconds)
+        return dict(result)
+
+    def kill(self) -> None:
+        """Ends the agent's process, if there is one."""
+        self._is_gone = True
+        if self._actor is not None:
+            try:
+                self._ray.kill(self._actor)
+            except self._ray.exceptions.RayError:
+                pass  # Gone already.
+
+    def _get(self, reference: Any, timeout_seconds: float) -> Json:
+        exceptions = self._ray.exceptions
+        try:
+            result = self._ray.get(reference, timeout=timeout_seconds)
+        except exceptions.GetTimeoutError:
+            raise OrderRefusedError(
+                "agent", "no answer from the node within {:.0f} s".format(timeout_seconds)
+            ) from None
+        except exceptions.RayTaskError as error:
+            raise OrderRefusedError("agent", _last_line(error)) from None
+        except exceptions.RayError as error:
+            self._is_gone = True
+            raise OrderRefusedError("agent", _first_line(error)) from None
+        return dict(result)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
