@@ -93,7 +93,7 @@ def token_for(
         ConfigError: A token file that was named cannot be read.
     """
     if entry is not None and entry.token_file is not None:
-        return _read_token_file(entry.token_file.expanduser(), f"{entry.token_file}")
+        return read_token_file(entry.token_file.expanduser(), f"{entry.token_file}")
     if not may_have_token(found, named_by_user=named_by_user or entry is not None):
         return None
     return users_token(environ=environ, home=home)
@@ -114,18 +114,27 @@ def users_token(
         return _checked(value, "RAY_AUTH_TOKEN")
     named = environ.get("RAY_AUTH_TOKEN_PATH", "").strip()
     if named:
-        return _read_token_file(Path(named).expanduser(), f"RAY_AUTH_TOKEN_PATH ({named})")
+        return read_token_file(Path(named).expanduser(), f"RAY_AUTH_TOKEN_PATH ({named})")
     try:
         default = (home if home is not None else Path.home()) / _DEFAULT_TOKEN_FILE
         if not default.is_file():
             return None
-        return _read_token_file(default, "~/.ray/auth_token")
+        return read_token_file(default, "~/.ray/auth_token")
     except (OSError, RuntimeError, ConfigError):
         # Nobody named this file, so one that cannot be read is the same as none.
         return None
 
 
-def _read_token_file(path: Path, origin: str) -> Token:
+def read_token_file(path: Path, origin: str) -> Token:
+    """The token that a file holds.
+
+    Args:
+        path: The file.
+        origin: What to call it in messages.
+
+    Raises:
+        ConfigError: It cannot be read, or holds no token.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_TOKEN_BYTES + 1)
