@@ -137,7 +137,7 @@ def read_record(raw: Mapping[str, object]) -> NodeRecord | None:
 
 
 def read_usage(raw: object) -> dict[str, float] | None:
-    """What the GCS tells of one node's use, ``{resource: [used, total]}``, as ``{resource: used}``."""
+    """One node's use from the GCS, ``{resource: [used, total]}``, as ``{resource: used}``."""
     if not isinstance(raw, Mapping):
         return None
     return numbers({name: at(sequence(pair), 0) for name, pair in raw.items()})
