@@ -26,6 +26,9 @@ from castray_tui.core.config_keys import (
 from castray_tui.core.config_positions import KeyPath
 from castray_tui.core.config_values import Folders, shown
 from castray_tui.core.errors import ConfigError
+from castray_tui.core.state_folder import state_dir
+
+__all__ = ["LoadedSettings", "effective_settings", "load_settings", "state_dir"]
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from castray_tui.core.config import Settings
-from castray_tui.core.errors import ConfigError
-
-JOURNAL_FILE = "journal.sqlite3"
 
 
 def state_path(settings: Settings) -> Path:
@@ -23,7 +21,7 @@ def state_path(settings: Settings) -> Path:
         return folder / "castray"
     platform: str = sys.platform
     if platform.startswith("linux"):
-        return Path("~/.local/state/castray").expanduser()
+        return Path(os.path.expanduser("~/.local/state/castray"))  # noqa: PTH111  never raises
     import platformdirs  # noqa: PLC0415  costs start-up time that Linux need not pay
 
     return platformdirs.user_state_path("castray", appauthor=False)
@@ -32,18 +30,13 @@ def state_path(settings: Settings) -> Path:
 def state_dir(settings: Settings) -> Path:
     """The folder for state, made if it is not there, for this user's eyes only (mode 0700).
 
-    Raises:
-        ConfigError: It cannot be made. A caller that can do without goes on without.
+    Where it cannot be made, its path is returned all the same: castray goes on without, and what
+    would have been written there says so.
     """
     path = state_path(settings)
-    try:
+    with suppress(OSError):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A folder that the user named may serve others too; castray's own may not.
         if settings.state_dir is None and os.name == "posix" and path.stat().st_mode & 0o077:
             path.chmod(0o700)
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"The folder for castray's state, {path}, cannot be made: {error}",
-            remedy="Set state_dir or XDG_STATE_HOME to a folder of your own",
-        ) from None
     return path
