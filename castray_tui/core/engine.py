@@ -7,104 +7,465 @@ serialised, so that a face may one day sit at the other end of a wire.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from castray_tui.core.config import Settings
+from castray_tui.core.connections import Connections
+from castray_tui.core.discovery.run import DiscoveryRequest, discover
+from castray_tui.core.errors import CastrayError
+from castray_tui.core.event_stream import EventStream
+from castray_tui.core.fleet import KEPT_TRANSFERS, FleetBoard, FleetParts, newest_first
+from castray_tui.core.journal import Journal
+from castray_tui.core.local_node import LocalNode
 from castray_tui.core.models import (
     Cluster,
+    DiscoveredCluster,
     DiscoveryReport,
     Event,
+    EventDraft,
+    EventType,
     Fleet,
     LogFile,
+    Node,
+    Source,
     Transfer,
     TransferPlan,
     TransferRequest,
 )
+from castray_tui.core.monitor import ClusterView
+from castray_tui.core.own_cluster import OwnCluster
+from castray_tui.core.state_folder import state_dir
+
+if TYPE_CHECKING:
+    from castray_tui.core.transfer.service import TransferService
+
+_JOURNAL_FILE = "journal.sqlite3"
+_ENDED = frozenset({"done", "partial", "failed", "cancelled"})
+_PROGRESS_STEPS = 10
+"""A transfer tells of its progress as an event at most this often; snapshots show every step."""
 
 
 class Engine:
     """Finds clusters, watches those it is connected to, and moves files between their nodes.
 
     Use as ``async with Engine(settings) as engine``; ``start`` and ``close`` do the same by hand.
+
+    Args:
+        settings: The settings of this run.
     """
 
-    def __init__(self, settings: Settings) -> None: ...
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._state_dir = state_dir(settings)
+        self._parts = FleetParts(read_only=settings.read_only)
+        self._board = FleetBoard(self._parts)
+        self._journal = Journal.open(self._state_dir / _JOURNAL_FILE)
+        self._stream = EventStream(self._record)
+        self._connections = Connections(
+            settings,
+            on_view=self._viewed,
+            on_gone=self._gone,
+            on_event=self._stream.post,
+        )
+        self._transfers: TransferService | None = None
+        self._discovery: asyncio.Task[DiscoveryReport] | None = None
+        self._told_progress: dict[str, int] = {}
+        self._known_keys: set[str] = set()
+        # What the user disconnected stays so until the user connects to it again.
+        self._left_keys: set[str] = set()
+        self._own: OwnCluster | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._saves: set[asyncio.Task[None]] = set()
 
     # --- life ---------------------------------------------------------------------------------
 
     async def start(self, *, background: bool = True) -> None:
         """Opens the journal and, with ``background``, begins what the settings ask for at the
-        start: discovery, connections, the local node, periodic discovery."""
+        start: the local node, discovery, connections, periodic discovery.
+
+        Args:
+            background: False for a command that gives every order itself; the local node is
+                measured all the same.
+        """
+        self._stream.on_event = self._told
+        self._stream.start()
+        for transfer in await self._journal.transfers(limit=KEPT_TRANSFERS):
+            self._parts.transfers.setdefault(transfer.id, transfer)
+        local = LocalNode(
+            interval_seconds=self._settings.external_cluster.poll_interval, on_node=self._local
+        )
+        self._local(await asyncio.to_thread(local.measure))
+        self._spawn(local.run(), "local node")
+        if background and self._settings.external_cluster.enabled:
+            self._watch_named()
+            if self._settings.ray_cluster.external_discovery:
+                self._spawn(self._discover_regularly(), "periodic discovery")
 
     async def close(self) -> None:
         """Ends polls, agents and own clusters; returns when nothing of this engine runs."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._discovery is not None:
+            self._discovery.cancel()
+            await asyncio.gather(self._discovery, return_exceptions=True)
+        if self._transfers is not None:
+            await self._transfers.close()
+        await self._connections.close()
+        if self._own is not None:
+            await self._own.stop()
+        await asyncio.gather(*self._saves)
+        await self._stream.close()
+        self._board.close()
+        await self._journal.close()
+
+    async def __aenter__(self) -> Engine:
+        await self.start(background=False)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
 
     # --- what is known ------------------------------------------------------------------------
 
     @property
     def fleet(self) -> Fleet:
         """The newest snapshot; never blocks."""
+        return self._board.fleet
+
+    @property
+    def journal_problem(self) -> str | None:
+        """Why nothing is kept beyond this run, as a sentence; None where all is well."""
+        return self._journal.problem
 
     def changes(self) -> AsyncIterator[Fleet]:
         """Snapshots as they change, the newest only: a slow reader skips, it does not queue."""
+        return self._board.changes()
 
     def events(self) -> AsyncIterator[Event]:
         """Every event from now on, in order."""
+        return self._stream.read()
 
     async def past_events(self, *, limit: int = 200, before_id: int | None = None) -> list[Event]:
         """Events from the journal, newest first."""
+        return await self._journal.events(limit=limit, before_id=before_id)
 
-    async def past_transfers(self, *, limit: int = 200) -> list[Transfer]:
+    async def past_transfers(self, *, limit: int = 200, state: str | None = None) -> list[Transfer]:
         """Transfers from the journal, newest first, those under way included."""
+        kept = {t.id: t for t in await self._journal.transfers(limit=limit, state=state)}
+        for transfer in self._parts.transfers.values():
+            if state is None or transfer.state == state:
+                kept[transfer.id] = transfer
+            else:
+                kept.pop(transfer.id, None)
+        return list(newest_first(kept.values())[:limit])
 
     async def transfer(self, transfer_id: str) -> Transfer:
         """One transfer by its ID or a unique prefix of it; NotFoundError otherwise."""
+        if transfer_id in self._parts.transfers:
+            return self._parts.transfers[transfer_id]
+        kept = await self._journal.transfer(transfer_id)
+        return self._parts.transfers.get(kept.id, kept)
 
     # --- clusters -----------------------------------------------------------------------------
 
     async def discover(
         self,
         *,
-        methods: Sequence[str] | None = None,
+        methods: Sequence[Source] | None = None,
         ports: tuple[int, int] | None = None,
         hosts: Sequence[str] | None = None,
         timeout_seconds: float | None = None,
         connect: bool = False,
     ) -> DiscoveryReport:
-        """Looks for clusters; None takes the settings' value. A discovery under way is joined, not
-        started twice. With ``connect``, what is found is connected to."""
+        """Looks for clusters.
+
+        Args:
+            methods, ports, hosts, timeout_seconds: What to use in place of the settings' values.
+            connect: Whether to connect to what is found.
+
+        Returns:
+            What was found. A discovery under way is joined, not started twice.
+        """
+        if self._discovery is None or self._discovery.done():
+            self._discovery = asyncio.create_task(
+                self._discover(self._request(methods, ports, hosts, timeout_seconds)),
+                name="discovery",
+            )
+        # Shielded: whoever joined may leave without ending it for the others.
+        report = await asyncio.shield(self._discovery)
+        if connect:
+            self._watch_found(report.clusters)
+        return report
 
     async def connect(self, address: str) -> Cluster:
-        """Connects to a discovered cluster's name, a configured name, or any address form; returns
-        when the first answer is in. Raises ConnectError and its kinds."""
+        """Connects to a discovered cluster's name, a configured name, or any address form.
+
+        Returns:
+            The cluster with its first answer in it.
+
+        Raises:
+            ConnectError: Nothing usable stands there.
+            AddressError: The address cannot be read.
+        """
+        cluster = await self._connections.connect(address, discovered=self._parts.discovered)
+        self._left_keys.discard(cluster.key)
+        return cluster
 
     async def disconnect(self, name: str) -> None:
-        """Stops watching a cluster; its agents of this castray leave."""
+        """Stops watching a cluster; this castray's agents on it leave.
+
+        Raises:
+            NotFoundError: No such cluster is connected.
+        """
+        key = self._connections.key_of(name)
+        self._left_keys.add(key)
+        if self._transfers is not None:
+            # It may be the very reason to disconnect that the cluster does not answer.
+            with contextlib.suppress(CastrayError):
+                await self._transfers.release_cluster(key)
+        await self._connections.disconnect(name)
 
     def refresh(self, name: str | None = None) -> None:
         """Polls one cluster, or all, at once rather than at the next interval."""
+        self._connections.refresh(name)
 
     def dismiss_dead(self, cluster_key: str, node_id: str) -> None:
         """Takes a dead node off the list."""
+        self._connections.monitor(cluster_key).dismiss(node_id)
 
     async def log_files(self, cluster: str, node_id: str) -> list[LogFile]:
         """The log files that a node offers."""
+        return await self._connections.dashboard_of(cluster).log_files(node_id)
 
     async def read_log(
         self, cluster: str, node_id: str, file_name: str, *, lines: int = 500
     ) -> str:
         """The last lines of a node's log file, made safe to draw."""
+        dashboard = self._connections.dashboard_of(cluster)
+        return await dashboard.log_tail(node_id, file_name, lines)
 
     # --- transfers ----------------------------------------------------------------------------
 
     async def plan_transfer(self, request: TransferRequest) -> TransferPlan:
         """What the transfer would do, target by target, found out without sending a byte."""
+        return await self._service().plan(request)
 
     async def start_transfer(self, request: TransferRequest) -> Transfer:
         """Starts a transfer; its progress is in ``fleet.transfers`` and in events."""
+        return await self._service().start(request)
 
     async def wait_transfer(self, transfer_id: str) -> Transfer:
         """Returns when the transfer has ended, whichever way."""
+        return await self._service().wait(transfer_id)
 
     async def cancel_transfer(self, transfer_id: str) -> Transfer:
         """Cancels; targets without a verdict get ``cancelled`` and leave nothing behind."""
+        return await self._service().cancel(transfer_id)
+
+    def _service(self) -> TransferService:
+        if self._transfers is None:
+            # Imported here: a castray that only looks never needs it.
+            from castray_tui.core.transfer.service import TransferService  # noqa: PLC0415
+
+            self._transfers = TransferService(
+                settings=self._settings,
+                state_dir=self._state_dir,
+                fleet=lambda: self.fleet,
+                access=self._connections,
+                publish=self._transfer_changed,
+            )
+        return self._transfers
+
+    # --- discovery ----------------------------------------------------------------------------
+
+    def _request(
+        self,
+        methods: Sequence[Source] | None,
+        ports: tuple[int, int] | None,
+        hosts: Sequence[str] | None,
+        timeout_seconds: float | None,
+    ) -> DiscoveryRequest:
+        external = self._settings.external_cluster
+        return DiscoveryRequest(
+            methods=external.discovery_methods if methods is None else tuple(methods),
+            ports=external.port_scan_range if ports is None else ports,
+            hosts=external.hosts if hosts is None else tuple(hosts),
+            timeout_seconds=(
+                external.discovery_timeout if timeout_seconds is None else timeout_seconds
+            ),
+            known=self._settings.clusters,
+            ray_address=os.environ.get("RAY_ADDRESS"),
+        )
+
+    async def _discover(self, request: DiscoveryRequest) -> DiscoveryReport:
+        self._parts.discovering = True
+        self._board.touch()
+        before = {cluster.key: cluster for cluster in self._parts.discovered}
+
+        def on_found(found: tuple[DiscoveredCluster, ...]) -> None:
+            # Until all methods are through, what was found before is not taken away.
+            so_far = {cluster.key for cluster in found}
+            kept = tuple(old for key, old in before.items() if key not in so_far)
+            self._parts.discovered = found + kept
+            self._board.touch()
+
+        try:
+            report = await discover(request, on_found=on_found)
+        finally:
+            self._parts.discovering = False
+            self._board.touch()
+        self._parts.discovered = report.clusters
+        self._parts.last_report = report
+        for cluster in report.clusters:
+            if cluster.key not in self._known_keys:
+                self._known_keys.add(cluster.key)
+                self._stream.post(_discovered_event(cluster))
+        return report
+
+    async def _discover_regularly(self) -> None:
+        external = self._settings.external_cluster
+        first = True
+        while True:
+            try:
+                await self.discover(connect=external.auto_discover)
+            except CastrayError as error:
+                self._stream.post(EventDraft(type="discovery_finished", message=str(error)))
+            if first and self._settings.ray_cluster.fallback_to_local:
+                await self._fall_back_to_local()
+            first = False
+            if external.discovery_interval <= 0:
+                return
+            await asyncio.sleep(external.discovery_interval)
+
+    def _watch_found(self, found: Sequence[DiscoveredCluster]) -> None:
+        for cluster in found:
+            if cluster.key not in self._left_keys:
+                self._connections.watch(cluster)
+
+    def _watch_named(self) -> None:
+        address = self._settings.ray_cluster.address
+        if address != "auto":
+            self._connections.watch_address(address, name=None)
+        for known in self._settings.clusters:
+            self._connections.watch_address(known.address, name=known.name)
+
+    async def _fall_back_to_local(self) -> None:
+        """Starts a small cluster of castray's own where there is no other."""
+        if self._parts.discovered or self._connections.keys():
+            return
+        try:
+            self._own = await OwnCluster.start(node_count=1)
+            await self.connect(self._own.dashboard_address)
+        except CastrayError as error:
+            self._stream.post(EventDraft(type="cluster_lost", message=str(error)))
+
+    # --- what the parts report ----------------------------------------------------------------
+
+    def _viewed(self, view: ClusterView) -> None:
+        self._parts.views[view.cluster.key] = (view.cluster, view.nodes)
+        self._board.touch()
+
+    def _gone(self, key: str) -> None:
+        self._parts.views.pop(key, None)
+        self._board.touch()
+
+    def _local(self, node: Node) -> None:
+        self._parts.local = node
+        self._board.touch()
+
+    def _told(self, event: Event) -> None:
+        if event.type != "transfer_progressed":
+            self._parts.last_event = event
+            self._board.touch()
+
+    async def _record(self, draft: EventDraft) -> Event:
+        return await self._journal.add_event(draft)
+
+    def _transfer_changed(self, transfer: Transfer) -> None:
+        before = self._parts.transfers.get(transfer.id)
+        self._parts.transfers[transfer.id] = transfer
+        self._board.touch()
+        if before is None:
+            self._stream.post(_transfer_event("transfer_started", transfer))
+        elif transfer.state in _ENDED and before.state not in _ENDED:
+            self._told_progress.pop(transfer.id, None)
+            self._stream.post(_transfer_event("transfer_finished", transfer))
+        elif self._is_a_step_further(transfer):
+            self._stream.post(_transfer_event("transfer_progressed", transfer))
+        if before is None or _worth_keeping(before) != _worth_keeping(transfer):
+            save = asyncio.create_task(self._journal.save_transfer(transfer))
+            self._saves.add(save)
+            save.add_done_callback(self._saves.discard)
+
+    def _is_a_step_further(self, transfer: Transfer) -> bool:
+        total = (transfer.bytes_total or 0) * len(transfer.targets)
+        step = _PROGRESS_STEPS * transfer.bytes_done // total if total else 0
+        further = step > self._told_progress.get(transfer.id, 0)
+        self._told_progress[transfer.id] = max(step, self._told_progress.get(transfer.id, 0))
+        return further
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _worth_keeping(transfer: Transfer) -> tuple[object, ...]:
+    """What of a transfer is written to the journal as soon as it changes."""
+    return (transfer.state, transfer.digest, tuple(t.verdict for t in transfer.targets))
+
+
+def _discovered_event(cluster: DiscoveredCluster) -> EventDraft:
+    where = cluster.dashboard_url or cluster.gcs_address or "an unknown address"
+    version = f"Ray {cluster.ray_version}, " if cluster.ray_version else ""
+    return EventDraft(
+        type="cluster_discovered",
+        cluster=cluster.name,
+        message=f"Found {cluster.name} ({version}{where})",
+        data={
+            "sources": list(cluster.sources),
+            "dashboard_url": cluster.dashboard_url,
+            "gcs_address": cluster.gcs_address,
+            "ray_version": cluster.ray_version,
+        },
+    )
+
+
+def _transfer_event(kind: EventType, transfer: Transfer) -> EventDraft:
+    verdicts = [target.verdict for target in transfer.targets]
+    good = sum(verdict in ("verified", "identical") for verdict in verdicts)
+    count = len(transfer.targets)
+    targets = "1 target" if count == 1 else f"{count} targets"
+    message = {
+        "transfer_started": f"Sending {transfer.source} to {targets}",
+        "transfer_progressed": f"Sending {transfer.source}: {_percent(transfer)}",
+    }.get(kind, f"{transfer.source}: {good} of {targets} verified ({transfer.state})")
+    return EventDraft(
+        type=kind,
+        message=message,
+        data={
+            "id": transfer.id,
+            "state": transfer.state,
+            "bytes_done": transfer.bytes_done,
+            "bytes_total": transfer.bytes_total,
+            "targets": count,
+            "verified": good,
+            "failed": verdicts.count("failed"),
+        },
+    )
+
+
+def _percent(transfer: Transfer) -> str:
+    total = (transfer.bytes_total or 0) * len(transfer.targets)
+    return f"{100 * transfer.bytes_done // total} %" if total else "under way"
