@@ -14,13 +14,21 @@ from dataclasses import dataclass, replace
 
 from castray_tui.core.config import KnownClusterSettings, Settings
 from castray_tui.core.discovery.identify import identify
-from castray_tui.core.errors import AuthError, CastrayError, NotFoundError, NotRayError
+from castray_tui.core.errors import (
+    AuthError,
+    CastrayError,
+    ConfigError,
+    NotFoundError,
+    NotRayError,
+)
 from castray_tui.core.models import LOCAL, Cluster, DiscoveredCluster, EventDraft
 from castray_tui.core.monitor import ClusterMonitor, ClusterView
+from castray_tui.core.monitor.reading import host_of
 from castray_tui.core.ray_api.dashboard import DashboardClient
 from castray_tui.core.ray_api.gcs_process import GcsProcesses
 from castray_tui.core.ray_api.tokens import Token, read_token_file, token_for, users_token
 from castray_tui.core.text_safety import safe_text
+from castray_tui.core.transfer.access import ClusterDoor
 
 _FIRST_RETRY_SECONDS = 2.0
 _LAST_RETRY_SECONDS = 30.0
@@ -35,6 +43,7 @@ class _Connection:
     address: str
     entry: KnownClusterSettings | None
     named_by_user: bool
+    token: Token | None
     monitor: ClusterMonitor
     task: asyncio.Task[None]
 
@@ -116,7 +125,10 @@ class Connections:
         """
         known = self._by_key.get(found.key)
         if known is None:
-            self._open(found, address=_address_of(found), entry=None, named_by_user=False)
+            try:
+                self._open(found, address=_address_of(found), entry=None, named_by_user=False)
+            except ConfigError as error:
+                self._on_view(ClusterView(_refused(found, error), ()))
         elif (
             known.monitor.view.cluster.state == "refused"
             and not known.named_by_user
@@ -212,6 +224,36 @@ class Connections:
             )
         return dashboard
 
+    def door(self, cluster_key: str) -> ClusterDoor:
+        """How agents are put on a connected cluster; NotFoundError where it is not connected."""
+        monitor = self.monitor(cluster_key)
+        connection = self._by_key[cluster_key]
+        cluster, nodes = monitor.view.cluster, monitor.view.nodes
+        head = next((node for node in nodes if node.is_head and node.status != "dead"), None)
+        hosts = [
+            head.address if head else None,
+            host_of(cluster.dashboard_url),
+            host_of(cluster.gcs_address),
+            "127.0.0.1" if connection.found.on_this_host else None,
+        ]
+        agent_url = None
+        if head is not None and head.address and head.agent_port:
+            agent_url = f"http://{head.address}:{head.agent_port}"
+        return ClusterDoor(
+            key=cluster_key,
+            name=connection.name,
+            jobs=monitor.jobs if monitor.dashboard is not None else None,
+            python=(head.python if head else None) or connection.found.python,
+            control_hosts=tuple(dict.fromkeys(host for host in hosts if host)),
+            gcs_address=cluster.gcs_address,
+            head_agent_url=agent_url,
+            ray_version=cluster.ray_version,
+            token=connection.token,
+            read_only_reason=(cluster.read_only_reason or "it is read-only")
+            if cluster.read_only
+            else None,
+        )
+
     # --- inside -------------------------------------------------------------------------------
 
     def _entry_named(self, name: str) -> KnownClusterSettings | None:
@@ -274,12 +316,13 @@ class Connections:
         entry = entry or self._entry_of(found)
         name = self._free_name(entry.name if entry else found.name)
         read_only, reason = self._read_only(found, entry)
+        token = token_for(found, entry=entry, named_by_user=named_by_user)
         monitor = ClusterMonitor(
             found,
             name=name,
             address=address,
             settings=self._settings,
-            token=token_for(found, entry=entry, named_by_user=named_by_user),
+            token=token,
             read_only=read_only,
             read_only_reason=reason,
             on_view=self._on_view,
@@ -289,7 +332,7 @@ class Connections:
         )
         task = asyncio.create_task(monitor.run(), name=f"monitor of {name}")
         connection = _Connection(
-            found.key, name, found, address, entry, named_by_user, monitor, task
+            found.key, name, found, address, entry, named_by_user, token, monitor, task
         )
         self._by_key[found.key] = connection
         self._on_view(monitor.view)
@@ -359,3 +402,18 @@ def _address_of(found: DiscoveredCluster) -> str:
 
 def _is_well(connection: _Connection) -> bool:
     return connection.monitor.view.cluster.state == "connected"
+
+
+def _refused(found: DiscoveredCluster, error: ConfigError) -> Cluster:
+    """How a cluster is shown whose token cannot be read; the next discovery tries again."""
+    return Cluster(
+        key=found.key,
+        name=found.name,
+        address=_address_of(found),
+        state="refused",
+        sources=found.sources,
+        dashboard_url=found.dashboard_url,
+        gcs_address=found.gcs_address,
+        error=str(error),
+        discovered=found,
+    )
