@@ -361,10 +361,10 @@ async def test_a_disk_that_fills_up(small_disk: Path) -> None:
 
 
 async def test_a_disk_that_is_full_from_the_start(small_disk: Path) -> None:
-    with (small_disk / "ballast").open("wb", buffering=0) as ballast:
-        with pytest.raises(OSError, match="space"):
-            while True:
-                ballast.write(b"x" * 4096)
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+        while True:
+            file.write(b"x" * 4096)
     await assert_works_in_memory(Journal.open(small_disk / "journal.sqlite3"), "Make room")
 
 

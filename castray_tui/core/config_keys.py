@@ -259,3 +259,6 @@ OTHER_VARIABLES = {
     "CASTRAY_TOKEN": "Kept free for the token of a castray service; nothing reads it yet",
 }
 """Variables that begin like settings and are none."""
+
+TEST_VARIABLES = "CASTRAY_TEST_"
+"""What the variables of castray's own tests begin with; no setting is named so."""

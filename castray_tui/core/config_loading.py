@@ -21,6 +21,7 @@ from castray_tui.core.config_keys import (
     KEYS,
     OTHER_VARIABLES,
     TABLES,
+    TEST_VARIABLES,
     ConfigKey,
 )
 from castray_tui.core.config_positions import KeyPath
@@ -281,6 +282,8 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = {key.variable for key in KEYS} | {CLUSTERS_VARIABLE, *OTHER_VARIABLES}
     for name in environ:
         if not name.startswith("CASTRAY_") or name in known:
+            continue
+        if name.startswith(TEST_VARIABLES):
             continue
         if _KUBERNETES_VARIABLE.fullmatch(name) or environ[name].startswith(("tcp://", "udp://")):
             continue
