@@ -31,17 +31,17 @@ def _help_columns() -> int:
     if columns.isdecimal() and int(columns) > 0:
         return min(int(columns), _HELP_COLUMNS) - 2
     try:
-        return min(os.get_terminal_size(sys.__stdout__.fileno()).columns, _HELP_COLUMNS) - 2
-    except (AttributeError, OSError, ValueError):
+        return min(os.get_terminal_size(sys.stdout.fileno()).columns, _HELP_COLUMNS) - 2
+    except (AttributeError, OSError, ValueError):  # no such stream, no terminal, a closed stream
         return 78
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises ``UsageError`` and names what was probably meant."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         # An abbreviation that works today may be ambiguous with the options of tomorrow.
-        super().__init__(*args, allow_abbrev=False, formatter_class=_HelpText, **options)
+        super().__init__(**{"allow_abbrev": False, "formatter_class": _HelpText, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raises instead of printing the usage and leaving."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from dataclasses import dataclass
@@ -72,7 +71,7 @@ def run(argv: list[str], *, open_screen: OpenScreen) -> int:
         if debug:
             _print_traceback()
         return _report(error, as_json="--json" in argv)
-    except Exception as error:  # noqa: BLE001  # the border to the user: nobody is helped by a traceback
+    except Exception as error:  # the border to the user: nobody is helped by a traceback
         if debug:
             _print_traceback()
         return _report(_own_fault(error), as_json="--json" in argv)

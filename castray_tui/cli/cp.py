@@ -32,7 +32,7 @@ from castray_tui.core.config_loading import LoadedSettings
 from castray_tui.core.engine import Engine
 from castray_tui.core.errors import UnreachableError, UsageError
 from castray_tui.core.models import Overwrite, Transfer, TransferPlan, TransferRequest
-from castray_tui.core.transfer.addresses import clusters_named
+from castray_tui.core.transfer.addresses import parse_address
 from castray_tui.core.wire_format import plan_json, transfer_json
 
 _PROGRESS_INTERVAL_SECONDS = 0.2
@@ -89,7 +89,7 @@ def _sources_and_targets(
         if not more_targets:
             raise UsageError(
                 f"{addresses[0]!r} stands alone, without a target",
-                remedy="Write `castray cp SOURCE TARGET`, such as `castray cp ./file 'ml/*:/data/'`",
+                remedy="Write `castray cp SOURCE TARGET`, as in `castray cp ./file 'ml/*:/data/'`",
             )
         return (addresses[0],), tuple(more_targets)
     return tuple(addresses[:-1]), (addresses[-1], *more_targets)
@@ -126,7 +126,8 @@ async def _connect_named(engine: Engine, loaded: LoadedSettings, request: Transf
         UnreachableError: No cluster is known by one of the names.
         ConnectError: A cluster that is named without wildcards cannot be connected to.
     """
-    patterns = clusters_named((*request.sources, *request.targets))
+    addresses = [parse_address(text) for text in (*request.sources, *request.targets)]
+    patterns = dict.fromkeys(each.cluster_pattern for each in addresses if not each.is_local)
     if not patterns:
         return
     report = await engine.discover() if loaded.settings.external_cluster.enabled else None
@@ -134,7 +135,11 @@ async def _connect_named(engine: Engine, loaded: LoadedSettings, request: Transf
     known = sorted({*found, *(cluster.name for cluster in loaded.settings.clusters)})
     chosen: dict[str, bool] = {}
     for pattern in patterns:
-        names = [pattern] if pattern in known else fnmatch.filter(known, pattern)
+        names = (
+            [pattern]
+            if pattern in known
+            else [name for name in known if fnmatch.fnmatchcase(name, pattern)]
+        )
         if not names:
             raise UnreachableError(
                 f"No cluster named {pattern!r} is found",

@@ -14,7 +14,7 @@ from castray_tui.core.engine import Engine
 from castray_tui.core.errors import CastrayError, ConfigError
 from castray_tui.core.models import Cluster, DiscoveryReport
 
-# Longer than any single request may take; a cluster that has said nothing by then is shown as it is.
+# On top of what a single request may take; a cluster still silent then is shown as it is.
 _GRACE_SECONDS = 2.0
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 

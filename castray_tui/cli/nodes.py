@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 import time
+from dataclasses import dataclass
 
 from castray_tui.cli import failures as told
 from castray_tui.cli.fleet_session import Failure, connect_to, engine_of, troubles
@@ -40,6 +41,19 @@ _COLUMNS = [
     Column("SEEN", right=True),
     Column("REASON"),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which nodes are shown, and in which order."""
+
+    nodes: NodeFilter
+    order: NodeOrder
+
+    def of(self, fleet: Fleet) -> list[Node]:
+        return self.order.sort(self.nodes.select(fleet.nodes))
+
+
 _CLEAR_SCREEN = "\x1b[H\x1b[2J"
 
 
@@ -71,26 +85,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Connects and prints the nodes."""
-    chosen = parse_filter(arguments.filter)
-    order = parse_order(arguments.sort)
+    choice = _Choice(parse_filter(arguments.filter), parse_order(arguments.sort))
     loaded = settings_for(arguments)
-    return run_until_done(_nodes(arguments, loaded, chosen, order))
+    return run_until_done(_nodes(arguments, loaded, choice))
 
 
-async def _nodes(
-    arguments: argparse.Namespace, loaded: LoadedSettings, chosen: NodeFilter, order: NodeOrder
-) -> int:
+async def _nodes(arguments: argparse.Namespace, loaded: LoadedSettings, choice: _Choice) -> int:
     ascii_only = loaded.settings.ui.ascii
     async with engine_of(loaded.settings) as engine:
         failed = await connect_to(engine, loaded, arguments.addresses)
         told.raise_if_nothing_is_left(failed, arguments.addresses)
         told.tell(failed)
         if arguments.watch:
-            await _watch(engine, loaded, arguments, chosen, order, failed)
+            await _watch(engine, loaded, arguments, failed, choice)
         fleet = engine.fleet
     for trouble in troubles(fleet.clusters):
         print_message(f"castray: {trouble}", ascii_only=ascii_only)
-    nodes = order.sort(chosen.select(fleet.nodes))
+    nodes = choice.of(fleet)
     if arguments.json:
         print_json(_document(fleet, nodes, failed))
     else:
@@ -110,9 +121,8 @@ async def _watch(
     engine: Engine,
     loaded: LoadedSettings,
     arguments: argparse.Namespace,
-    chosen: NodeFilter,
-    order: NodeOrder,
     failed: list[Failure],
+    choice: _Choice,
 ) -> None:
     """Prints the nodes whenever they changed, at most once a poll; ends only by a signal."""
     settings = loaded.settings
@@ -123,7 +133,7 @@ async def _watch(
     last: list[Node] | None = None
     try:
         async for fleet in engine.changes():
-            nodes = order.sort(chosen.select(fleet.nodes))
+            nodes = choice.of(fleet)
             if nodes != last:
                 last = nodes
                 if arguments.json:

@@ -13,7 +13,7 @@ from castray_tui.core.text_safety import safe_text
 from castray_tui.core.wire_format import JsonObject, JsonValue
 
 _ASCII_FOR = str.maketrans(
-    {"…": "...", "→": "->", "—": "-", "–": "-", "·": "-", "✓": "ok", "✗": "x", "≥": ">="}
+    {"…": "...", "→": "->", "—": "-", "·": "-", "✓": "ok", "✗": "x", "≥": ">="}
 )
 _COLUMN_GAP = "  "
 

@@ -7,6 +7,7 @@ from collections import deque
 
 from castray_tui.cli.output import Column, bytes_text, cell_width, seconds_text
 from castray_tui.core.models import Transfer, TransferPlan, TransferState, TransferTarget
+from castray_tui.core.transfer.addresses import format_address
 
 ENDED: frozenset[TransferState] = frozenset({"done", "partial", "failed", "cancelled"})
 EXIT_CODES: dict[TransferState, int] = {"done": 0, "partial": 3, "failed": 1, "cancelled": 1}
@@ -43,7 +44,7 @@ def target_row(target: TransferTarget) -> list[str]:
     rate = target.bytes / target.seconds if target.bytes and target.seconds else None
     return [
         target.verdict or "under way",
-        address_text(target.cluster, target.node, target.path),
+        format_address(target.cluster, target.node, target.path),
         bytes_text(target.bytes),
         seconds_text(target.seconds),
         "-" if rate is None else f"{bytes_text(rate)}/s",
@@ -72,7 +73,7 @@ def plan_rows(plan: TransferPlan) -> list[list[str]]:
     return [
         [
             target.action,
-            address_text(target.cluster, target.node, target.path),
+            format_address(target.cluster, target.node, target.path),
             bytes_text(target.free_bytes),
             bytes_text(target.existing_bytes),
             target.reason or "",
@@ -92,11 +93,6 @@ def plan_exit_code(plan: TransferPlan) -> int:
 def good_count(transfer: Transfer) -> int:
     """How many targets hold the verified content."""
     return sum(target.verdict in {"verified", "identical"} for target in transfer.targets)
-
-
-def address_text(cluster: str, node: str, path: str) -> str:
-    """A target as an address."""
-    return f"local:{path}" if cluster == "local" else f"{cluster}/{node}:{path}"
 
 
 def summary(transfer: Transfer) -> str:
@@ -131,7 +127,7 @@ class ProgressLine:
         while now - self._samples[0][0] > _RATE_WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
         count = len(transfer.targets)
-        parts = [transfer.state]
+        parts: list[str] = [transfer.state]
         total = (transfer.bytes_total or 0) * count
         if total:
             share = 100.0 * transfer.bytes_done / total

@@ -1,0 +1,1 @@
+"""Why a cluster is not found or does not connect: checks that look and change nothing."""
