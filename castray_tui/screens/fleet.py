@@ -1,0 +1,509 @@
+"""The one screen that tells all: clusters, the nodes of the fleet, transfers, what happened last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.content import Content
+from textual.screen import Screen
+
+from castray_tui.core.models import Event, Fleet, Node, Transfer
+from castray_tui.core.node_filter import parse_filter
+from castray_tui.messages import (
+    CancelTransfer,
+    DisconnectCluster,
+    DiscoverClusters,
+    DismissDeadNode,
+    RefreshClusters,
+)
+from castray_tui.screens.widgets import figures
+from castray_tui.screens.widgets.cells import Cell, drawable
+from castray_tui.screens.widgets.cluster_columns import (
+    CLUSTER_COLUMNS,
+    ClusterRow,
+    cluster_rows,
+    natural_cluster_order,
+)
+from castray_tui.screens.widgets.fleet_line import FleetLine
+from castray_tui.screens.widgets.glyphs import Glyphs
+from castray_tui.screens.widgets.key_bar import KeyBar
+from castray_tui.screens.widgets.line import Line
+from castray_tui.screens.widgets.node_columns import (
+    NODE_COLUMNS,
+    NodeKey,
+    idle_columns,
+    natural_node_order,
+    node_row_role,
+)
+from castray_tui.screens.widgets.text_filter import parse_text_filter
+from castray_tui.screens.widgets.transfer_columns import (
+    natural_transfer_order,
+    transfer_columns,
+    transfer_texts,
+)
+from castray_tui.screens.widgets.transfer_rates import ENDED, TransferRates
+from castray_tui.screens.widgets.virtual_table import VirtualTable
+
+if TYPE_CHECKING:
+    # Neither is needed before the first frame.
+    from textual.widgets import Input
+
+    from castray_tui.core.engine import Engine
+
+
+class FleetScreen(Screen[None]):
+    """Clusters, nodes and transfers, each a table that keeps its rows in place.
+
+    Args:
+        engine: Gives the engine as soon as it runs.
+        glyphs: The signs to draw with.
+        read_only: Whether castray changes nothing anywhere.
+        refresh_seconds: How often ages are drawn again.
+        clock: Seconds since the epoch.
+    """
+
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+        (0, "-narrow"),
+        (100, "-standard"),
+        (170, "-wide"),
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("d", "discover", "Discover", id="fleet.discover", tooltip="Look for clusters now"),
+        Binding(
+            "c", "connect", "Connect", id="fleet.connect",
+            tooltip="Connect to an address or to a cluster that was found",
+        ),
+        Binding(
+            "t", "transfer", "Transfer", id="fleet.transfer",
+            tooltip="Send a file to the marked nodes, or to the one under the cursor",
+        ),
+        Binding("slash", "filter", "Filter", key_display="/", id="fleet.filter",
+            tooltip="Show only rows that match: text, !text, /re/, state:dead, cluster:ml",
+        ),
+        Binding("s", "sort", "Sort", id="fleet.sort", tooltip="Sort by the next column"),
+        Binding("S", "reverse", "Reverse", show=False, id="fleet.reverse",
+            tooltip="Turn the sort order round",
+        ),
+        Binding("space", "mark", "Mark", id="fleet.mark", tooltip="Mark or unmark the node"),
+        Binding("asterisk", "mark_all", "Mark all", key_display="*", show=False,
+            id="fleet.mark_all", tooltip="Mark all nodes shown; again: unmark them",
+        ),
+        Binding("l", "logs", "Logs", id="fleet.logs", tooltip="Log files of the node"),
+        Binding("e", "events", "Events", id="fleet.events", tooltip="What happened, newest first"),
+        Binding("x", "disconnect", "Disconnect", id="fleet.disconnect",
+            tooltip="Stop watching the cluster under the cursor",
+        ),
+        Binding("x", "cancel_transfer", "Cancel", id="fleet.cancel_transfer",
+            tooltip="Cancel the transfer under the cursor",
+        ),
+        Binding("delete", "dismiss", "Dismiss", show=False, id="fleet.dismiss",
+            tooltip="Take the dead node under the cursor off the list",
+        ),
+        Binding("r", "refresh_now", "Refresh", id="fleet.refresh",
+            tooltip="Ask all clusters now, and sort again by the same column",
+        ),
+        Binding("1", "pane('clusters')", "Clusters", show=False, id="fleet.clusters",
+            tooltip="Go to the clusters",
+        ),
+        Binding("2", "pane('nodes')", "Nodes", show=False, id="fleet.nodes",
+            tooltip="Go to the nodes",
+        ),
+        Binding("3", "pane('transfers')", "Transfers", show=False, id="fleet.transfers",
+            tooltip="Go to the transfers",
+        ),
+        Binding("tab", "app.focus_next", "Next pane", show=False, id="fleet.next_pane",
+            tooltip="Go to the next pane",
+        ),
+        Binding("shift+tab", "app.focus_previous", "Pane before", show=False,
+            id="fleet.previous_pane", tooltip="Go to the pane before",
+        ),
+        Binding("escape", "back", "Back", show=False, id="fleet.back",
+            tooltip="Clear the filter, then the marks",
+        ),
+        Binding("q", "app.leave", "Quit", id="fleet.quit", tooltip="Leave castray"),
+    ]  # fmt: skip
+
+    def __init__(
+        self,
+        engine: Callable[[], Awaitable[Engine]],
+        glyphs: Glyphs,
+        *,
+        read_only: bool,
+        refresh_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self._engine = engine
+        self._glyphs = glyphs
+        self._read_only = read_only
+        self._refresh_seconds = refresh_seconds
+        self._clock = clock
+        self._rates = TransferRates()
+        self._filters: dict[str, str] = {}
+        self._last_event: Event | None = None
+        self.fleet = Fleet()
+        self._fleet_line = FleetLine(glyphs, id="fleet")
+        self._event_line = Line(glyphs, id="event")
+        self.clusters: VirtualTable[str, ClusterRow] = VirtualTable(
+            CLUSTER_COLUMNS,
+            glyphs,
+            natural=natural_cluster_order,
+            empty=("No cluster yet: d discovers, c connects to an address.",),
+            clock=clock,
+            id="clusters",
+        )
+        self.nodes: VirtualTable[NodeKey, Node] = VirtualTable(
+            NODE_COLUMNS,
+            glyphs,
+            natural=natural_node_order,
+            row_role=node_row_role,
+            empty=("Waiting for the first figures ...",),
+            markable=True,
+            clock=clock,
+            id="nodes",
+        )
+        self.transfers: VirtualTable[str, Transfer] = VirtualTable(
+            transfer_columns(self._rates),
+            glyphs,
+            natural=natural_transfer_order,
+            empty=("No transfers yet: mark nodes with space, send with t.",),
+            clock=clock,
+            id="transfers",
+        )
+        self._panes: tuple[VirtualTable[Any, Any], ...] = (
+            self.clusters,
+            self.nodes,
+            self.transfers,
+        )
+        self._names = {"clusters": "Clusters", "nodes": "Nodes", "transfers": "Transfers"}
+
+    def compose(self) -> ComposeResult:
+        """Lays out the lines and panes."""
+        yield self._fleet_line
+        with Container(id="panes"):
+            yield self.clusters
+            yield self.nodes
+            yield self.transfers
+        yield self._event_line
+        yield KeyBar(self._glyphs, id="keys")
+
+    def on_mount(self) -> None:
+        """Follows the app's fleet and the clock."""
+        self.nodes.focus()
+        self._event_line.show((("Starting ...", "dim"),))
+        self.watch(self.app, "fleet", self._fleet_changed)
+        self.set_interval(max(self._refresh_seconds, 1.0), self._tick, name="ages")
+
+    # --- data in --------------------------------------------------------------------------------
+
+    def _fleet_changed(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self._rates.take(fleet.transfers, fleet.time)
+        with self.app.batch_update():
+            self._fleet_line.show_fleet(fleet, read_only=self._read_only)
+            self.clusters.set_rows(cluster_rows(fleet))
+            self.nodes.set_rows(
+                {node.key: node for node in fleet.nodes}, without=idle_columns(fleet.nodes)
+            )
+            self.transfers.set_rows({transfer.id: transfer for transfer in fleet.transfers})
+            self._show_event(fleet.last_event)
+            self._fit_panes()
+            self._show_titles()
+
+    def _tick(self) -> None:
+        if not self.is_current:
+            return
+        for pane in self._panes:
+            pane.redraw_changes()
+
+    def _show_event(self, event: Event | None) -> None:
+        if event is None or event == self._last_event:
+            return
+        self._last_event = event
+        self._event_line.show(event_cell(event, self._glyphs))
+
+    def on_resize(self) -> None:
+        """Shares the height out anew."""
+        self._fit_panes()
+
+    def _fit_panes(self) -> None:
+        """Gives clusters and transfers the lines their rows need, nodes the rest."""
+        if self.has_class("-wide"):
+            self.clusters.styles.height = "1fr"
+            self.transfers.styles.height = "1fr"
+            return
+        most = max(self.size.height // 4, 4)
+        for pane in (self.clusters, self.transfers):
+            rows = len(pane.rows)
+            pane.styles.height = 3 if not rows else min(rows + 3, most)
+
+    # --- titles ---------------------------------------------------------------------------------
+
+    @on(VirtualTable.OrderChanged)
+    def _order_changed(self) -> None:
+        self._show_titles()
+
+    def _show_titles(self) -> None:
+        for number, pane in enumerate(self._panes, 1):
+            title = self._title(number, pane)
+            if pane.border_title != title.markup:
+                pane.border_title = title  # type: ignore[assignment]  # Content is accepted
+
+    def _title(self, number: int, pane: VirtualTable[Any, Any]) -> Content:
+        name = pane.id or ""
+        shown, total = len(pane.shown_keys), len(pane.rows)
+        words = [f"{number} {self._names[name]}"]
+        filter_text = self._filters.get(name)
+        words.append(f"{shown} of {total}" if filter_text else str(total))
+        if filter_text:
+            words.append(f"filter: {drawable(filter_text)}")
+        if pane.order_words:
+            words.append(pane.order_words)
+        marked = len(pane.marked_keys)
+        if marked:
+            words.append(f"{marked} marked")
+        dot = f" {self._glyphs.dot} "
+        return Content(f" {words[0]} {dot.join(words[1:])} ")
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    @property
+    def pane(self) -> VirtualTable[Any, Any]:
+        """The pane that keys go to."""
+        return next((pane for pane in self._panes if pane.has_focus), self.nodes)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Which keys make sense in the pane that has the focus."""
+        pane = self.pane
+        if action in {"mark", "mark_all", "dismiss", "logs"}:
+            return pane is self.nodes
+        if action == "disconnect":
+            return pane is not self.transfers
+        if action == "cancel_transfer":
+            return pane is self.transfers
+        return True
+
+    def action_pane(self, name: str) -> None:
+        """Goes to a pane."""
+        self.query_one(f"#{name}", VirtualTable).focus()
+
+    def action_discover(self) -> None:
+        """Looks for clusters now."""
+        self.post_message(DiscoverClusters())
+
+    def action_refresh_now(self) -> None:
+        """Asks all clusters now and sorts again."""
+        self.pane.sort_again()
+        self.post_message(RefreshClusters())
+
+    def action_sort(self) -> None:
+        """Sorts by the next column."""
+        self.pane.sort_next()
+
+    def action_reverse(self) -> None:
+        """Turns the order round."""
+        self.pane.sort_reverse()
+
+    def action_mark(self) -> None:
+        """Marks the node under the cursor."""
+        self.nodes.toggle_mark()
+
+    def action_mark_all(self) -> None:
+        """Marks all nodes shown."""
+        self.nodes.toggle_all_marks()
+
+    def action_back(self) -> None:
+        """Clears the filter of the pane, then the marks."""
+        pane = self.pane
+        if self._filters.get(pane.id or ""):
+            self.apply_filter(pane, "")
+        elif pane.marked_keys:
+            pane.clear_marks()
+        else:
+            self.notify("Nothing to go back to; q quits.", timeout=2, markup=False)
+
+    # --- filter ---------------------------------------------------------------------------------
+
+    def apply_filter(self, pane: VirtualTable[Any, Any], text: str) -> None:
+        """Filters a pane.
+
+        Raises:
+            UsageError: The filter cannot be read; the pane stays as it was.
+        """
+        passes: Callable[[Any], bool] | None = None
+        if text.strip():
+            if pane is self.nodes:
+                passes = parse_filter(text).matches
+            elif pane is self.clusters:
+                passes = parse_text_filter(text, lambda row: row.texts)
+            else:
+                passes = parse_text_filter(text, transfer_texts)
+        self._filters[pane.id or ""] = text.strip()
+        pane.set_filter(passes)
+
+    @work(name="filter", group="filter", exclusive=True)
+    async def action_filter(self) -> None:
+        """Opens the filter line for the pane."""
+        from castray_tui.screens.filter_line import FilterLine  # noqa: PLC0415 - after first frame
+
+        if self.query(FilterLine):
+            return
+        pane = self.pane
+        line = FilterLine(self._filters.get(pane.id or "", ""), pane=pane)
+        await self.mount(line, before=self._event_line)
+        line.focus()
+
+    # --- dialogs and other screens --------------------------------------------------------------
+
+    @on(VirtualTable.Chosen)
+    def _chosen(self, message: VirtualTable.Chosen) -> None:
+        message.stop()
+        from castray_tui.screens.details import (  # noqa: PLC0415 - after the first frame
+            ClusterDetails,
+            NodeDetails,
+            TransferDetails,
+        )
+
+        key = message.table.cursor_key
+        if key is None:
+            return
+        if message.table is self.clusters:
+            self.app.push_screen(ClusterDetails(str(key), self._glyphs, clock=self._clock))
+        elif message.table is self.nodes:
+            self.app.push_screen(NodeDetails(key, self._glyphs, clock=self._clock))
+        else:
+            self.app.push_screen(TransferDetails(str(key), self._glyphs, clock=self._clock))
+
+    def action_connect(self) -> None:
+        """Asks for an address, or which of the found clusters."""
+        from castray_tui.screens.connect import ConnectDialog  # noqa: PLC0415 - after first frame
+
+        row = self.clusters.cursor_row if self.pane is self.clusters else None
+        chosen = row.name if row is not None and row.cluster is None else ""
+        self.app.push_screen(ConnectDialog(self._engine, self._glyphs, chosen=chosen))
+
+    def action_transfer(self) -> None:
+        """Asks what to send to the marked nodes, or to the one under the cursor."""
+        if self._read_only or self.fleet.read_only:
+            self.notify(
+                "castray is read-only now: start it without --read-only to send files.",
+                severity="warning",
+                markup=False,
+            )
+            return
+        from castray_tui.screens.transfer import TransferDialog  # noqa: PLC0415 - see above
+
+        keys = self.nodes.marked_keys
+        if not keys and self.nodes.cursor_key is not None:
+            keys = [self.nodes.cursor_key]
+        chosen = [self.nodes.rows[key] for key in keys]
+        self.app.push_screen(TransferDialog(self._engine, self._glyphs, self.fleet, chosen))
+
+    def action_events(self) -> None:
+        """Shows what happened."""
+        from castray_tui.screens.events import EventsScreen  # noqa: PLC0415 - after first frame
+
+        self.app.push_screen(EventsScreen(self._engine, self._glyphs, clock=self._clock))
+
+    def action_logs(self) -> None:
+        """Shows the log files of the node under the cursor."""
+        node = self.nodes.cursor_row
+        if node is None or node.is_local:
+            self.notify(
+                "Logs are those of a cluster's node: put the cursor on one.",
+                severity="warning",
+                markup=False,
+            )
+            return
+        from castray_tui.screens.logs import LogsScreen  # noqa: PLC0415 - after the first frame
+
+        self.app.push_screen(LogsScreen(self._engine, self._glyphs, node))
+
+    @work(name="disconnect", group="question", exclusive=True)
+    async def action_disconnect(self) -> None:
+        """Disconnects the cluster under the cursor, after a question."""
+        name = self._cluster_under_cursor()
+        if name is None:
+            self.notify(
+                "Put the cursor on a connected cluster, or on a node of one.",
+                severity="warning",
+                markup=False,
+            )
+            return
+        running = [
+            transfer
+            for transfer in self.fleet.transfers
+            if transfer.state not in ENDED
+            and any(target.cluster == name for target in transfer.targets)
+        ]
+        question = f"Disconnect from {name}?"
+        consequence = "Its nodes leave the table. Nothing changes on the cluster."
+        if running:
+            consequence = (
+                f"{len(running)} transfer(s) to it are under way: "
+                "castray will not see how they end."
+            )
+        if await self._ask(question, consequence, "Disconnect"):
+            self.post_message(DisconnectCluster(name))
+
+    def _cluster_under_cursor(self) -> str | None:
+        if self.pane is self.clusters:
+            row = self.clusters.cursor_row
+            return row.cluster.name if row is not None and row.cluster is not None else None
+        node = self.nodes.cursor_row
+        return None if node is None or node.is_local else node.cluster
+
+    @work(name="cancel transfer", group="question", exclusive=True)
+    async def action_cancel_transfer(self) -> None:
+        """Cancels the transfer under the cursor, after a question."""
+        transfer = self.transfers.cursor_row
+        if transfer is None or transfer.state in ENDED:
+            self.notify(
+                "Put the cursor on a transfer that is under way.", severity="warning", markup=False
+            )
+            return
+        if await self._ask(
+            f"Cancel transfer {transfer.id}?",
+            "Targets without a verdict keep what they held before.",
+            "Cancel it",
+        ):
+            self.post_message(CancelTransfer(transfer.id))
+
+    def action_dismiss(self) -> None:
+        """Takes the dead node under the cursor off the list."""
+        node = self.nodes.cursor_row
+        if node is None or node.status != "dead":
+            self.notify("Only dead nodes can be dismissed.", severity="warning", markup=False)
+            return
+        self.post_message(DismissDeadNode(node.cluster_key, node.node_id, node.name))
+
+    async def _ask(self, question: str, consequence: str, yes: str) -> bool:
+        from castray_tui.screens.confirm import ConfirmDialog  # noqa: PLC0415 - see above
+
+        return bool(await self.app.push_screen_wait(ConfirmDialog(question, consequence, yes)))
+
+
+_EVENT_ROLES: Mapping[str, str] = {
+    "cluster_lost": "bad",
+    "node_died": "bad",
+    "cluster_restarted": "warn",
+    "node_draining": "warn",
+    "cluster_recovered": "ok",
+    "cluster_connected": "ok",
+}
+
+
+def event_cell(event: Event, glyphs: Glyphs) -> Cell:
+    """An event on one line."""
+    role: Any = _EVENT_ROLES.get(event.type, "")
+    return (
+        (f"{figures.clock(event.time)} ", "dim"),
+        (f"{event.type.replace('_', ' ')} ", role or "accent"),
+        (f"{glyphs.dot} {event.message}", role),
+    )

@@ -1,0 +1,247 @@
+"""The columns of the transfers pane and of one transfer's targets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from castray_tui.core.models import Transfer, TransferState, TransferTarget, Verdict
+from castray_tui.screens.widgets import figures
+from castray_tui.screens.widgets.cells import Cell, Role, cell_width, text_width
+from castray_tui.screens.widgets.columns import Column, Paint
+from castray_tui.screens.widgets.glyphs import bar
+from castray_tui.screens.widgets.row_list import Order
+from castray_tui.screens.widgets.transfer_rates import (
+    ENDED,
+    TransferRates,
+    progress_percent,
+    whole_bytes,
+)
+
+_STATE_ROLES: Mapping[TransferState, Role] = {
+    "planning": "accent",
+    "running": "accent",
+    "paused": "warn",
+    "done": "ok",
+    "partial": "warn",
+    "failed": "bad",
+    "cancelled": "warn",
+}
+_VERDICT_ROLES: Mapping[Verdict, Role] = {
+    "verified": "ok",
+    "identical": "ok",
+    "failed": "bad",
+    "cancelled": "warn",
+}
+
+
+def targets_text(transfer: Transfer) -> str:
+    """The one target, or how many there are and of which clusters."""
+    if len(transfer.targets) == 1:
+        target = transfer.targets[0]
+        return f"{target.cluster}/{target.node}:{target.path}"
+    clusters = sorted({target.cluster for target in transfer.targets})
+    where = ", ".join(clusters[:3]) + (" and more" if len(clusters) > 3 else "")
+    return f"{len(transfer.targets)} nodes of {where}" if clusters else "no targets"
+
+
+def verdict_cell(transfer: Transfer) -> Cell:
+    """How many targets have which verdict."""
+    counts = Counter(target.verdict for target in transfer.targets)
+    good = counts["verified"] + counts["identical"]
+    pieces: list[tuple[str, Role]] = [
+        (f"{good}/{len(transfer.targets)} ok", "ok" if good and transfer.state == "done" else "")
+    ]
+    if counts["failed"]:
+        pieces.append((f" {counts['failed']} failed", "bad"))
+    if counts["cancelled"]:
+        pieces.append((f" {counts['cancelled']} cancelled", "warn"))
+    return tuple(pieces)
+
+
+def _progress(transfer: Transfer, paint: Paint) -> Cell:
+    value = progress_percent(transfer)
+    if value is None:
+        return ((figures.UNKNOWN, "dim"),)
+    # Not 100 % before the last target has its verdict.
+    shown = int(value) if transfer.state in ENDED else min(int(value), 99)
+    width = paint.width - 5
+    role = _STATE_ROLES[transfer.state]
+    if width < 3:
+        return ((f"{shown}%", role),)
+    return (*bar(value, width, paint.glyphs, role), (f" {shown:>3}%", ""))
+
+
+def _error_or_verdicts(transfer: Transfer) -> Cell:
+    counts = verdict_cell(transfer)
+    if transfer.error:
+        return (*counts, (f"  {transfer.error}", "bad"))
+    return counts
+
+
+def natural_transfer_order(transfer: Transfer) -> Order:
+    """The newest first."""
+    return (-(transfer.started or 0.0), transfer.id)
+
+
+def transfer_texts(transfer: Transfer) -> tuple[str | None, ...]:
+    """What a filter looks at."""
+    return (
+        transfer.id,
+        transfer.state,
+        transfer.source,
+        transfer.error,
+        *(f"{target.cluster}/{target.node}:{target.path}" for target in transfer.targets),
+    )
+
+
+def transfer_columns(rates: TransferRates) -> tuple[Column[Transfer], ...]:
+    """The columns, with rates from ``rates``."""
+
+    def rate_cell(transfer: Transfer, _: Paint) -> Cell:
+        rate = rates.bytes_per_second(transfer)
+        return ((figures.rate(rate), "dim" if rate is None else ""),)
+
+    def left_cell(transfer: Transfer, _: Paint) -> Cell:
+        if transfer.state in ENDED:
+            if transfer.started is None or transfer.ended is None:
+                return ((figures.UNKNOWN, "dim"),)
+            return ((figures.duration(transfer.ended - transfer.started), "dim"),)
+        left = rates.seconds_left(transfer)
+        return ((figures.duration(left), "dim" if left is None else ""),)
+
+    return (
+        Column(
+            "state",
+            "STATE",
+            lambda transfer, _: ((transfer.state, _STATE_ROLES[transfer.state]),),
+            9,
+            value=lambda transfer: (transfer.state,),
+        ),
+        Column(
+            "source",
+            "SOURCE",
+            lambda transfer, _: ((transfer.source, ""),),
+            10,
+            48,
+            value=lambda transfer: (transfer.source,),
+            content=lambda transfer: text_width(transfer.source),
+            wish=18,
+        ),
+        Column("arrow", "", lambda _, paint: ((paint.glyphs.arrow, "dim"),), 2),
+        Column(
+            "targets",
+            "TARGETS",
+            lambda transfer, _: ((targets_text(transfer), ""),),
+            10,
+            56,
+            content=lambda transfer: text_width(targets_text(transfer)),
+            wish=18,
+        ),
+        Column("progress", "DONE", _progress, 5, 28, right=True, value=_progress_value),
+        Column(
+            "size",
+            "SIZE",
+            lambda transfer, _: ((figures.size(whole_bytes(transfer)), ""),),
+            5,
+            priority=4,
+            right=True,
+            value=lambda transfer: _number(whole_bytes(transfer)),
+            descends=True,
+        ),
+        Column("rate", "RATE", rate_cell, 7, priority=2, right=True),
+        Column("left", "LEFT", left_cell, 5, 8, priority=3, right=True),
+        Column(
+            "verdicts",
+            "TARGETS",
+            lambda transfer, _: _error_or_verdicts(transfer),
+            6,
+            80,
+            priority=1,
+            content=lambda transfer: cell_width(_error_or_verdicts(transfer)),
+            wish=15,
+        ),
+        Column("id", "ID", lambda transfer, _: ((transfer.id, "dim"),), 8, priority=6),
+    )
+
+
+def _number(value: float | None) -> tuple[float, ...] | None:
+    return None if value is None else (float(value),)
+
+
+def _progress_value(transfer: Transfer) -> tuple[float, ...] | None:
+    return _number(progress_percent(transfer))
+
+
+def target_columns() -> tuple[Column[TransferTarget], ...]:
+    """The columns of one transfer's targets."""
+    return (
+        Column(
+            "verdict",
+            "VERDICT",
+            lambda target, paint: (
+                ((f"{paint.glyphs.waiting} under way", "accent"),)
+                if target.verdict is None
+                else ((target.verdict, _VERDICT_ROLES[target.verdict]),)
+            ),
+            11,
+            value=lambda target: (target.verdict or "",),
+        ),
+        Column(
+            "node",
+            "NODE",
+            lambda target, _: ((f"{target.cluster}/{target.node}", "strong"),),
+            14,
+            40,
+            value=lambda target: (target.cluster, target.node),
+            content=lambda target: text_width(target.cluster) + 1 + text_width(target.node),
+        ),
+        Column(
+            "bytes",
+            "BYTES",
+            lambda target, _: ((figures.size(target.bytes), ""),),
+            5,
+            right=True,
+            value=lambda target: (float(target.bytes),),
+            descends=True,
+        ),
+        Column(
+            "seconds",
+            "TOOK",
+            lambda target, _: ((figures.latency(target.seconds), ""),),
+            6,
+            priority=2,
+            right=True,
+            value=lambda target: _number(target.seconds),
+        ),
+        Column(
+            "attempts",
+            "TRIES",
+            lambda target, _: ((str(target.attempts), "dim"),),
+            5,
+            priority=4,
+            right=True,
+        ),
+        Column(
+            "reason",
+            "PATH OR REASON",
+            lambda target, _: (
+                ((target.reason, "bad"),)
+                if target.reason and target.verdict == "failed"
+                else ((f"{target.path}  {target.reason or ''}".rstrip(), "dim"),)
+            ),
+            16,
+            200,
+            priority=1,
+        ),
+        Column(
+            "via",
+            "VIA",
+            lambda target, paint: (
+                (f" {paint.glyphs.arrow} ".join(target.via) or figures.UNKNOWN, "dim"),
+            ),
+            12,
+            60,
+            priority=5,
+        ),
+    )
