@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import keys, wire
 from .listening import Listener
@@ -40,8 +40,13 @@ class ControlPort:
         self.port = self._listener.port
         threading.Thread(target=self._ping, name="castray-ping", daemon=True).start()
 
-    def open(self, desk: Desk) -> None:
-        """Ray is up: orders that wait are carried out from now on."""
+    def open(self, desk: Desk, is_busy: Callable[[], bool]) -> None:
+        """Ray is up: orders that wait are carried out from now on.
+
+        Args:
+            is_busy: Whether any transfer runs through this cluster.
+        """
+        self._is_busy = is_busy
         self._desk = desk
         self._desk_ready.set()
 
@@ -115,7 +120,7 @@ class ControlPort:
         """A castray goes; without another one or a transfer, so does everything here."""
         with self._lock:
             is_last = len(self._channels) <= 1
-        if self._desk is not None and is_last and not self._desk.is_busy:
+        if is_last and not self._is_busy():
             self.stop_wanted.set()
             return True
         return False

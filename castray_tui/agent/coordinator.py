@@ -77,7 +77,11 @@ class Coordinator:
         )
         self._nodes = RayNodes(self._port_range)
         self._desk = Desk(self._nodes, self._control.tell, self._note_result)
-        self._control.open(self._desk)
+        self._control.open(self._desk, self._is_busy)
+
+    def _is_busy(self) -> bool:
+        is_owner = self._desk is not None and self._desk.is_busy
+        return is_owner or (self._nodes is not None and self._nodes.idle_seconds() == 0.0)
 
     def _give_up_unless_up(self) -> None:
         if self._desk is None:

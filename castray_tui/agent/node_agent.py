@@ -229,7 +229,7 @@ class NodeAgent:
             )
             if is_busy:
                 self._last_active = time.monotonic()
-            return {"seconds": time.monotonic() - self._last_active}
+            return {"seconds": time.monotonic() - self._last_active, "busy": is_busy}
 
     # --- streams ------------------------------------------------------------------------------
 

@@ -130,7 +130,10 @@ class Desk:
     def known(self) -> Json:
         """What runs and what has ended here, for a castray that was away."""
         with self._lock:
-            return {"running": sorted(self._running), "results": list(self._results.values())}
+            return {
+                "records": [run.record for run in self._running.values()],
+                "results": list(self._results.values()),
+            }
 
     def progressed(self, transfer: str, status: Json) -> None:
         """One look at a running transfer."""
@@ -155,7 +158,7 @@ class _Run:
         self._desk = desk
         self._nodes = nodes
         self._node_id = node_id
-        self._record = record
+        self.record = record
         self._is_cancelled = False
 
     def start(self) -> None:
@@ -175,7 +178,7 @@ class _Run:
             try:
                 status = self._ask("status")
             except OrderRefusedError as refused:
-                status = _broken(last, self._record, refused.reason, self._is_cancelled)
+                status = _broken(last, self.record, refused.reason, self._is_cancelled)
             if status != last:
                 last = status
                 self._desk.progressed(self.transfer, status)
@@ -184,7 +187,7 @@ class _Run:
             # Small files end at once; large ones need not be looked at that often.
             time.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 1.5, _POLL_SECONDS)
-        result = {"record": self._record, "status": status, "ended": time.time()}
+        result = {"record": self.record, "status": status, "ended": time.time()}
         self._desk.finished(self.transfer, result)
         try:
             self._ask("forget")

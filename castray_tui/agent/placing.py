@@ -67,14 +67,14 @@ class RayNodes(Nodes):
         return dict(answer) if isinstance(answer, dict) else {}
 
     def idle_seconds(self) -> float:
-        """For how long no agent did anything; infinite where there is none."""
+        """For how long no agent did anything; 0 while one does, infinite where there is none."""
         with self._lock:
             agents = list(self._agents.items())
         shortest = float("inf")
         for node_id, placed in agents:
             try:
-                result = placed.call("idle", {}, timeout_seconds=10.0)
-                shortest = min(shortest, result["answer"]["seconds"])
+                answer = placed.call("idle", {}, timeout_seconds=10.0)["answer"]
+                shortest = min(shortest, 0.0 if answer["busy"] else answer["seconds"])
             except OrderRefusedError:
                 self._drop(node_id, placed)
         return shortest

@@ -1,0 +1,172 @@
+"""Castray's end of a coordinator's control port, on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from castray_tui.agent import wire
+from castray_tui.agent.control import CONTROL_IDENTITY
+from castray_tui.core.errors import TransferError
+from castray_tui.core.text_safety import safe_text
+
+Json = dict[str, Any]
+
+_PING_SECONDS = 5.0
+
+
+class ControlConnection:
+    """Orders out, answers and events in. Made by ``connect_to_coordinator``."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        handshake: wire.DialerHandshake,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._sealer = wire.Sealer(handshake.send_key)
+        self._opener = wire.Opener(handshake.receive_key)
+        self._waiting: dict[int, asyncio.Future[Json]] = {}
+        self._last_id = 0
+        self.on_event: Callable[[Json], None] = lambda event: None
+        self.on_closed: Callable[[], None] = lambda: None
+        self.is_open = True
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._ping())]
+
+    async def request(self, message: Json, timeout_seconds: float) -> list[Any]:
+        """One order; what it came to.
+
+        Raises:
+            TransferError: Refused, no answer in time, or the connection is gone.
+        """
+        if not self.is_open:
+            raise TransferError("The coordinator is gone")
+        self._last_id += 1
+        number = self._last_id
+        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            self._send({**message, "id": number})
+            answer = await asyncio.wait_for(future, timeout_seconds)
+        except asyncio.TimeoutError:
+            raise TransferError(
+                f"The coordinator did not answer within {timeout_seconds:.0f} s"
+            ) from None
+        finally:
+            self._waiting.pop(number, None)
+        return answers_of(answer)
+
+    def _send(self, message: Json) -> None:
+        self._writer.write(self._sealer.json_frame(message))
+
+    async def close(self) -> None:
+        """Hangs up."""
+        self._writer.close()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._end()
+
+    def _end(self) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._writer.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(TransferError("The connection to the coordinator broke"))
+        self.on_closed()
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(_PING_SECONDS)
+            self._send({"ping": 1})
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message = await asyncio.wait_for(self._message(), wire.SILENCE_SECONDS)
+                if "event" in message:
+                    self.on_event(message)
+                elif "id" in message:
+                    future = self._waiting.get(message["id"])
+                    if future is not None and not future.done():
+                        future.set_result(message)
+        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, wire.WireError):
+            pass  # Whoever waits for an answer is told below.
+        except (ValueError, json.JSONDecodeError):
+            pass  # An authenticated coordinator that talks nonsense is as good as none.
+        finally:
+            self._end()
+
+    async def _message(self) -> Json:
+        prefix = await self._reader.readexactly(wire.PREFIX_BYTES)
+        length = wire.json_length(prefix, wire.CONTROL_JSON_LIMIT_BYTES)
+        return self._opener.json_payload(prefix, await self._reader.readexactly(length))
+
+
+def answers_of(answer: Json) -> list[Any]:
+    """The list in an answer. Raises TransferError where the order was refused."""
+    if "refused" in answer:
+        raise TransferError(safe_text(answer["refused"].get("reason"), limit=500))
+    answers = answer.get("answers")
+    return answers if isinstance(answers, list) else []
+
+
+async def connect_to_coordinator(
+    hosts: Sequence[str], port: int, key: bytes, timeout_seconds: float = wire.HANDSHAKE_SECONDS
+) -> ControlConnection:
+    """Connects to the first of the hosts where a coordinator proves that it holds the key.
+
+    Raises:
+        TransferError: None of them; the message says why for each.
+    """
+    attempts = {
+        asyncio.create_task(_connect_one(host, port, key, timeout_seconds)): host for host in hosts
+    }
+    failures = []
+    connection: ControlConnection | None = None
+    try:
+        for attempt in asyncio.as_completed(attempts):
+            try:
+                connection = await attempt
+                return connection
+            except (OSError, asyncio.TimeoutError, EOFError, wire.WireError) as error:
+                failures.append(wire.describe(error))
+    finally:
+        for task in attempts:
+            task.cancel()
+        for result in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(result, ControlConnection) and result is not connection:
+                await result.close()
+    places = ", ".join(f"{host}:{port}" for host in hosts)
+    raise TransferError(
+        f"The coordinator's control port cannot be reached at {places or port}: "
+        + ("; ".join(sorted(set(failures))) or "no host is known"),
+        remedy="Open the port to this machine; transfer.port_range sets which ports are used",
+    )
+
+
+async def _connect_one(
+    host: str, port: int, key: bytes, timeout_seconds: float
+) -> ControlConnection:
+    return await asyncio.wait_for(_shake_hands(host, port, key), timeout_seconds)
+
+
+async def _shake_hands(host: str, port: int, key: bytes) -> ControlConnection:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        handshake = wire.DialerHandshake(key, wire.CONTROL, CONTROL_IDENTITY)
+        writer.write(handshake.greeting)
+        writer.write(handshake.finish(await reader.readexactly(wire.ANSWER_BYTES)))
+        return ControlConnection(reader, writer, handshake)
+    except BaseException:
+        writer.close()
+        raise

@@ -1,0 +1,258 @@
+"""Starting coordinators on clusters, finding those that run already, and clearing up after them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from castray_tui.agent import keys
+from castray_tui.agent.control import CONTROL_CONTEXT
+from castray_tui.agent.coordinator import read_lines
+from castray_tui.core.config import TransferSettings
+from castray_tui.core.errors import (
+    CastrayError,
+    ConnectError,
+    NotFoundError,
+    RayAnswerError,
+    RayMismatchError,
+    ReadOnlyError,
+    TransferError,
+)
+from castray_tui.core.ray_api.jobs import JobClient
+from castray_tui.core.text_safety import safe_text
+from castray_tui.core.transfer import shipping
+from castray_tui.core.transfer.access import ClusterDoor
+from castray_tui.core.transfer.control_connection import connect_to_coordinator
+from castray_tui.core.transfer.driver_process import DriverProcess, left_drivers
+from castray_tui.core.transfer.sessions import ClusterSession
+
+Json = dict[str, Any]
+
+START_SECONDS = 60.0
+_LOG_INTERVAL_SECONDS = 0.2
+_INFO_INTERVAL_SECONDS = 1.0
+_END_SECONDS = 8.0
+_AGENT_JOBS_SINCE = (2, 49)
+
+
+@dataclass(slots=True)
+class Coordinator:
+    """One coordinator that castray talks to.
+
+    Attributes:
+        submission_id: Of its job; None where it is a process beside castray.
+    """
+
+    session: ClusterSession
+    jobs: JobClient | None = None
+    submission_id: str | None = None
+    driver: DriverProcess | None = None
+    owns_client: bool = False
+
+    async def results(self) -> list[Json]:
+        """What it noted in its log about transfers that ended."""
+        if self.driver is not None:
+            log = self.driver.log()
+        elif self.jobs is not None and self.submission_id is not None:
+            log = await self.jobs.logs(self.submission_id)
+        else:
+            log = ""
+        return results_in(log)
+
+    async def release(self) -> None:
+        """Leaves; where nobody else needs the coordinator, it ends and its record is removed."""
+        is_stopping = await self.session.leave()
+        await self.session.close()
+        if is_stopping:
+            if self.driver is not None:
+                await self.driver.wait_gone(_END_SECONDS)
+            elif self.jobs is not None and self.submission_id is not None:
+                with contextlib.suppress(CastrayError):
+                    await delete_when_ended(self.jobs, self.submission_id)
+        if self.owns_client and self.jobs is not None:
+            await self.jobs.aclose()
+
+
+def results_in(log: str) -> list[Json]:
+    """The results of transfers that a coordinator's log tells."""
+    return [line["result"] for line in read_lines(log) if line.get("castray") == "result"]
+
+
+async def delete_when_ended(jobs: JobClient, submission_id: str) -> None:
+    """Removes a job's record as soon as the job has ended; stops a job that will not end."""
+    deadline = time.monotonic() + _END_SECONDS
+    while True:
+        try:
+            await jobs.delete(submission_id)
+            return
+        except NotFoundError:
+            return
+        except RayAnswerError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_LOG_INTERVAL_SECONDS)
+
+
+class CoordinatorStarter:
+    """Gets a coordinator for a cluster: one that runs already, else a new one.
+
+    Args:
+        key: Castray's key, which the coordinator is made for.
+        state_dir: Where the logs of coordinators beside castray lie.
+    """
+
+    def __init__(
+        self, key: shipping.CastrayKey, settings: TransferSettings, state_dir: Path
+    ) -> None:
+        self._key = key
+        self._settings = settings
+        self._state_dir = state_dir
+
+    async def get(self, door: ClusterDoor) -> Coordinator:
+        """A coordinator of the cluster, connected.
+
+        Raises:
+            ReadOnlyError: Nothing may be started there.
+            RayMismatchError: There is no dashboard, and castray's own Ray cannot drive that one.
+            TransferError, ConnectError: It could not be started or reached; the message says why.
+        """
+        if door.read_only_reason is not None:
+            raise ReadOnlyError(
+                f"{door.name} is only looked at: {door.read_only_reason}",
+                remedy="Set read_only = false in the cluster's [[clusters]] entry to transfer",
+            )
+        found = await self.find_running(door)
+        if found is not None:
+            return found
+        if door.jobs is not None:
+            return await self._start_job(door, door.jobs)
+        return await self._start_without_dashboard(door)
+
+    async def find_running(self, door: ClusterDoor) -> Coordinator | None:
+        """A coordinator of this castray's key and source that runs there already, or None."""
+        if door.jobs is None:
+            for driver in left_drivers(self._state_dir, door.key):
+                if driver.is_alive():
+                    with contextlib.suppress(TransferError):
+                        session = await self._connect(driver.log(), ["127.0.0.1"])
+                        return Coordinator(session, driver=driver)
+            return None
+        prefix = shipping.own_prefix(self._key) + shipping.source_hash()
+        for job in await door.jobs.list():
+            if (job.submission_id or "").startswith(prefix) and job.status == "RUNNING":
+                submission_id = str(job.submission_id)
+                with contextlib.suppress(TransferError, NotFoundError, RayAnswerError):
+                    log = await door.jobs.logs(submission_id)
+                    session = await self._connect(log, door.control_hosts)
+                    return Coordinator(session, jobs=door.jobs, submission_id=submission_id)
+        return None
+
+    async def _start_job(
+        self, door: ClusterDoor, jobs: JobClient, *, owns_client: bool = False
+    ) -> Coordinator:
+        submission_id = await jobs.submit(
+            shipping.entrypoint(
+                door.python, shipping.coordinator_config(self._key, self._settings)
+            ),
+            submission_id=shipping.new_submission_id(self._key),
+            metadata={"castray": metadata.version("castray-tui")},
+        )
+        try:
+            log = await self._ready_log(door, jobs, submission_id)
+            session = await self._connect(log, door.control_hosts)
+        except BaseException:
+            with contextlib.suppress(CastrayError):
+                await jobs.stop(submission_id)
+                await delete_when_ended(jobs, submission_id)
+            raise
+        return Coordinator(session, jobs=jobs, submission_id=submission_id, owns_client=owns_client)
+
+    async def _ready_log(self, door: ClusterDoor, jobs: JobClient, submission_id: str) -> str:
+        """The job's log, once the coordinator said that it is ready."""
+        deadline = time.monotonic() + START_SECONDS
+        next_info = time.monotonic() + _INFO_INTERVAL_SECONDS
+        status = "submitted"
+        while time.monotonic() < deadline:
+            log = ""
+            with contextlib.suppress(NotFoundError, RayAnswerError):
+                log = await jobs.logs(submission_id)
+            if read_lines(log):
+                return log
+            if time.monotonic() > next_info and not jobs.agent:
+                info = await jobs.info(submission_id)
+                status = info.status
+                if info.finished:
+                    raise TransferError(
+                        f"The coordinator on {door.name} ended at once: "
+                        + safe_text(_last_words(log) or info.message or status, limit=500)
+                    )
+                next_info = time.monotonic() + _INFO_INTERVAL_SECONDS
+            await asyncio.sleep(_LOG_INTERVAL_SECONDS)
+        raise TransferError(
+            f"The coordinator on {door.name} did not start within {START_SECONDS:.0f} s "
+            f"(its job is {status})",
+            remedy="Look at the cluster's jobs: its head may have no room for another driver",
+        )
+
+    async def _connect(self, log: str, hosts: Sequence[str]) -> ClusterSession:
+        ready = next((line for line in read_lines(log) if line["castray"] == "ready"), None)
+        try:
+            if ready is None:
+                raise ValueError("no line that says so")
+            port = int(ready["port"])
+            key = keys.agree(self._key.private, int(ready["key"], 16), CONTROL_CONTEXT)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TransferError(f"A coordinator's log does not say where it is: {error}") from None
+        return ClusterSession(await connect_to_coordinator(hosts, port, key), key)
+
+    async def _start_without_dashboard(self, door: ClusterDoor) -> Coordinator:
+        own_version = metadata.version("ray")
+        if door.gcs_address is not None and door.ray_version in (None, own_version):
+            config = shipping.coordinator_config(self._key, self._settings)
+            driver = await DriverProcess.start(
+                self._state_dir, door.key, {**config, "gcs_address": door.gcs_address}, door.token
+            )
+            try:
+                session = await self._connect(await driver.ready_log(START_SECONDS), ["127.0.0.1"])
+            except BaseException:
+                await driver.end()
+                raise
+            return Coordinator(session, driver=driver)
+        if door.head_agent_url is not None and _version(door.ray_version) >= _AGENT_JOBS_SINCE:
+            jobs = JobClient(door.head_agent_url, token=door.token, agent=True)
+            try:
+                return await self._start_job(door, jobs, owns_client=True)
+            except ConnectError as error:
+                await jobs.aclose()
+                raise self._mismatch(door, own_version) from error
+            except BaseException:
+                await jobs.aclose()
+                raise
+        raise self._mismatch(door, own_version)
+
+    def _mismatch(self, door: ClusterDoor, own_version: str) -> RayMismatchError:
+        return RayMismatchError(
+            f"{door.name} has no dashboard and runs Ray {door.ray_version or 'unknown'}, which "
+            f"castray's own Ray {own_version} cannot drive",
+            remedy="Start that cluster with its dashboard, or run castray with Ray of its version",
+        )
+
+
+def _version(text: str | None) -> tuple[int, ...]:
+    numbers = []
+    for part in (text or "").split(".")[:2]:
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _last_words(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,568 @@
+"""Transfers from the request to the last verdict: the one object that the engine uses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from castray_tui.core.config import Settings
+from castray_tui.core.errors import CastrayError, NotFoundError, ReadOnlyError, TransferError
+from castray_tui.core.models import (
+    LOCAL,
+    Fleet,
+    Transfer,
+    TransferPlan,
+    TransferRequest,
+    TransferTarget,
+)
+from castray_tui.core.transfer import progress, shipping
+from castray_tui.core.transfer.access import ClusterAccess
+from castray_tui.core.transfer.adoption import collect_ended
+from castray_tui.core.transfer.coordinators import Coordinator, CoordinatorStarter
+from castray_tui.core.transfer.owner_lock import OwnerLock
+from castray_tui.core.transfer.preparation import Preparation, Way, open_ways, prepare
+from castray_tui.core.transfer.selection import Selection, select
+from castray_tui.core.transfer.sessions import LocalSession, Session, call
+
+Json = dict[str, Any]
+
+_PUBLISH_SECONDS = 0.2
+_RUN_SECONDS = 60.0
+_CANCEL_SECONDS = 10.0
+_RECONNECT_SECONDS = (0.5, 2.0, 5.0)
+_MIN_CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class _Work:
+    """One transfer in hand."""
+
+    transfer: Transfer
+    selection: Selection | None = None
+    task: asyncio.Task[None] | None = None
+    owner_key: str | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    published_at: float = 0.0
+    is_cancelled: bool = False
+    lock: OwnerLock | None = None
+
+
+class TransferService:
+    """Plans, starts, watches and ends transfers.
+
+    Args:
+        settings: The run's settings.
+        state_dir: Where castray's key and the logs of coordinators beside it lie.
+        fleet: Gives the newest snapshot.
+        access: Gives the way in to each cluster.
+        publish: Called with every new state of a transfer, at most five times a second and on
+            every verdict.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        state_dir: Path,
+        fleet: Callable[[], Fleet],
+        access: ClusterAccess,
+        publish: Callable[[Transfer], None],
+    ) -> None:
+        self._settings = settings
+        self._state_dir = state_dir
+        self._fleet = fleet
+        self._access = access
+        self._publish = publish
+        self._works: dict[str, _Work] = {}
+        self._coordinators: dict[str, asyncio.Task[Coordinator]] = {}
+        self._local: asyncio.Task[LocalSession] | None = None
+        self._starter: CoordinatorStarter | None = None
+        self._key: shipping.CastrayKey | None = None
+        self._following: set[asyncio.Task[None]] = set()
+        self._is_closing = False
+
+    # --- orders -------------------------------------------------------------------------------
+
+    async def plan(self, request: TransferRequest) -> TransferPlan:
+        """What a transfer would do, target by target, found out without sending a byte.
+
+        Raises:
+            CastrayError: The request makes no sense, or the source cannot be sent.
+        """
+        selection = self._select(request)
+        preparation = await self._prepare(selection, request)
+        return TransferPlan(
+            source=str(selection.source),
+            kind=selection.kind,
+            bytes_total=preparation.source["size"],
+            digest=preparation.digest,
+            targets=tuple(target.plan for target in preparation.targets),
+            route=_planned_route(selection, preparation),
+        )
+
+    async def start(self, request: TransferRequest) -> Transfer:
+        """Starts a transfer and returns at once; what it comes to is published.
+
+        Raises:
+            UsageError, NotFoundError, TransferError: The request cannot be understood or met.
+        """
+        selection = self._select(request)
+        transfer = Transfer(
+            id=secrets.token_hex(16),
+            kind=selection.kind,
+            state="planning",
+            source=str(selection.source),
+            targets=tuple(
+                TransferTarget(
+                    cluster=place.node.cluster,
+                    node=place.node.name,
+                    path=place.path,
+                    node_id=None if place.node.is_local else place.node.node_id,
+                    via=(selection.source.label, place.label),
+                )
+                for place in selection.targets
+            ),
+            started=time.time(),
+            route=tuple(f"{selection.source.label} → {t.label}" for t in selection.targets),
+            overwrite=request.overwrite,
+            rate_limit_bytes_per_second=request.rate_limit_bytes_per_second,
+        )
+        work = _Work(transfer, selection)
+        work.lock = OwnerLock.take(self._state_dir, transfer.id)
+        self._works[transfer.id] = work
+        self._tell(work, transfer)
+        work.task = asyncio.create_task(self._carry_out(work, request))
+        return transfer
+
+    async def wait(self, transfer_id: str) -> Transfer:
+        """Returns when the transfer has ended, whichever way.
+
+        Raises:
+            NotFoundError: This castray does not run it.
+        """
+        work = self._work(transfer_id)
+        await work.done.wait()
+        return work.transfer
+
+    async def cancel(self, transfer_id: str) -> Transfer:
+        """Cancels; targets without a verdict get ``cancelled`` and keep nothing of it.
+
+        Raises:
+            NotFoundError: This castray does not run it.
+        """
+        work = self._work(transfer_id)
+        if work.done.is_set():
+            return work.transfer
+        work.is_cancelled = True
+        if work.owner_key is None:
+            if work.task is not None:
+                work.task.cancel()
+        else:
+            with contextlib.suppress(CastrayError):
+                session = await self._session(work.owner_key)
+                await session.request({"cancel": transfer_id}, _CANCEL_SECONDS)
+        try:
+            await asyncio.wait_for(work.done.wait(), _CANCEL_SECONDS)
+        except asyncio.TimeoutError:
+            self._finish(work, progress.cancelled(work.transfer, "cancelled, unconfirmed"))
+        return work.transfer
+
+    async def adopt(self, cluster_key: str, unfinished_ids: Collection[str] | None = None) -> None:
+        """Takes up what an earlier castray left on a cluster: follows transfers that still run,
+        publishes how others ended, and removes the records of coordinators that have ended.
+
+        Args:
+            unfinished_ids: Only these transfers are published; None for all.
+        """
+        door = self._access.door(cluster_key)
+        if door.read_only_reason is not None:
+            return
+        starter = self._started()
+        for result in await collect_ended(door, self._own_key(), self._state_dir):
+            self._note_ended(result, unfinished_ids)
+        if cluster_key in self._coordinators:
+            return
+        running = await starter.find_running(door)
+        if running is None:
+            return
+        if cluster_key in self._coordinators:
+            await running.session.close()
+            return
+        self._keep(cluster_key, running)
+        (known,) = await running.session.request({"known": 1}, _RUN_SECONDS)
+        for result in known["results"]:
+            self._note_ended(result, unfinished_ids)
+        for record in known["records"]:
+            self._follow_left(cluster_key, record, unfinished_ids)
+
+    async def release_cluster(self, cluster_key: str) -> None:
+        """Leaves a cluster: its coordinator and agents end, unless a transfer still runs there."""
+        task = self._coordinators.pop(cluster_key, None)
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(CastrayError, asyncio.CancelledError):
+            coordinator = await task
+            coordinator.session.on_closed = lambda: None
+            await coordinator.release()
+
+    async def close(self) -> None:
+        """Leaves all clusters. Transfers between nodes go on, those of this machine end."""
+        self._is_closing = True
+        for work in list(self._works.values()):
+            if not work.done.is_set() and self._needs_castray(work):
+                await self.cancel(work.transfer.id)
+        for task in list(self._following):
+            task.cancel()
+        await asyncio.gather(*(self.release_cluster(key) for key in list(self._coordinators)))
+        if self._local is not None:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await (await self._local).close()
+        for work in self._works.values():
+            if work.task is not None:
+                work.task.cancel()
+            if work.lock is not None:
+                work.lock.release()
+
+    def _needs_castray(self, work: _Work) -> bool:
+        if work.owner_key in (None, LOCAL):
+            return True
+        return any(target.cluster == LOCAL for target in work.transfer.targets)
+
+    # --- carrying out -------------------------------------------------------------------------
+
+    def _select(self, request: TransferRequest) -> Selection:
+        selection = select(request, self._fleet())
+        if self._settings.read_only:
+            raise ReadOnlyError(
+                "castray runs read-only and sends nothing", remedy="Start it without --read-only"
+            )
+        for place in (selection.source, *selection.targets):
+            if not place.node.is_local:
+                door = self._access.door(place.node.cluster_key)
+                if door.read_only_reason is not None:
+                    raise ReadOnlyError(
+                        f"{door.name} is only looked at: {door.read_only_reason}",
+                        remedy="Set read_only = false in its [[clusters]] entry to transfer",
+                    )
+        return selection
+
+    async def _prepare(self, selection: Selection, request: TransferRequest) -> Preparation:
+        return await prepare(selection, request.overwrite, self._settings.transfer, self._session)
+
+    async def _carry_out(self, work: _Work, request: TransferRequest) -> None:
+        try:
+            await self._run(work, request)
+        except asyncio.CancelledError:
+            if not work.is_cancelled:
+                raise
+            self._finish(work, progress.cancelled(work.transfer, "cancelled"))
+        except CastrayError as error:
+            self._finish(work, progress.ended(work.transfer, error=str(error)))
+        except Exception as error:  # the border: a transfer always ends with verdicts
+            reason = f"castray itself failed: {type(error).__name__}: {error}"
+            self._finish(work, progress.ended(work.transfer, error=reason))
+            raise
+
+    async def _run(self, work: _Work, request: TransferRequest) -> None:
+        selection = work.selection
+        assert selection is not None  # set for all that start here
+        preparation = await self._prepare(selection, request)
+        transfer = replace(
+            work.transfer, bytes_total=preparation.source["size"], digest=preparation.digest
+        )
+        transfer = progress.with_targets(transfer, _after_plan(transfer, preparation))
+        self._tell(work, transfer)
+        if all(target.verdict is not None for target in transfer.targets):
+            self._finish(work, progress.ended(transfer))
+            return
+        ways = await open_ways(
+            transfer_id=transfer.id,
+            secret=secrets.token_bytes(32),
+            selection=selection,
+            preparation=preparation,
+            overwrite=request.overwrite,
+            reserve_bytes=self._settings.transfer.disk_reserve_bytes,
+        )
+        transfer = progress.with_targets(transfer, _after_ways(transfer, ways))
+        open_now = [way for way in ways if way.failure is None]
+        if not open_now:
+            self._finish(work, progress.ended(transfer))
+            return
+        transfer = replace(transfer, state="running")
+        self._tell(work, transfer)
+        source_node = selection.source.node
+        # From here on the source's side owns it, and cancelling is an order to that side.
+        await preparation.session.request(
+            {
+                "run": self._send_order(transfer, request, preparation, open_now),
+                "node_id": source_node.node_id,
+                "record": progress.to_record(transfer),
+            },
+            _RUN_SECONDS,
+        )
+        work.owner_key = source_node.cluster_key
+        for way in open_now:
+            target = preparation.targets[way.index]
+            if way.mode == "await" and target.session is not None:
+                # A target that cannot dial is told of by the source's side, which waits for it.
+                with contextlib.suppress(TransferError):
+                    await call(
+                        target.session,
+                        target.place.node.node_id,
+                        "dial",
+                        {
+                            "transfer": transfer.id,
+                            "index": way.index,
+                            "endpoints": [list(endpoint) for endpoint in way.endpoints],
+                        },
+                        _RUN_SECONDS,
+                    )
+        if work.is_cancelled:
+            await preparation.session.request({"cancel": transfer.id}, _CANCEL_SECONDS)
+        await work.done.wait()
+
+    def _send_order(
+        self,
+        transfer: Transfer,
+        request: TransferRequest,
+        preparation: Preparation,
+        ways: list[Way],
+    ) -> Json:
+        settings = self._settings.transfer
+        rate = request.rate_limit_bytes_per_second or settings.rate_limit_bytes_per_second
+        chunk_bytes = settings.chunk_size_bytes
+        if rate:
+            # Several chunks a second, so that a slow transfer flows instead of jumping.
+            chunk_bytes = max(min(chunk_bytes, rate // 8), _MIN_CHUNK_BYTES)
+        return {
+            "transfer": transfer.id,
+            "path": preparation.source["path"],
+            "signature": preparation.signature,
+            "mode": preparation.source["mode"],
+            "chunk_bytes": chunk_bytes,
+            "rate_limit": rate,
+            "targets": [
+                {
+                    "index": way.index,
+                    "hops": [{"mode": way.mode, "endpoints": [list(end) for end in way.endpoints]}],
+                }
+                for way in ways
+            ],
+        }
+
+    # --- what is heard ------------------------------------------------------------------------
+
+    def _on_event(self, event: Json) -> None:
+        work = self._works.get(str(event.get("transfer")))
+        if work is None or work.done.is_set():
+            return
+        if event.get("event") == "progress" and isinstance(event.get("status"), dict):
+            transfer = progress.with_status(work.transfer, event["status"])
+            has_verdict = _verdicts(transfer) != _verdicts(work.transfer)
+            if has_verdict or time.monotonic() - work.published_at >= _PUBLISH_SECONDS:
+                self._tell(work, transfer)
+            else:
+                work.transfer = transfer
+        elif event.get("event") == "finished":
+            status = event.get("result", {}).get("status")
+            transfer = progress.with_status(work.transfer, status if status else {})
+            error = status.get("error") if isinstance(status, dict) else None
+            is_bad = progress.final_state(transfer.targets) in ("failed", "partial")
+            self._finish(
+                work,
+                progress.ended(
+                    replace(transfer, error=str(error)[:500] if error and is_bad else None)
+                ),
+            )
+
+    def _tell(self, work: _Work, transfer: Transfer) -> None:
+        work.transfer = transfer
+        work.published_at = time.monotonic()
+        self._publish(transfer)
+
+    def _finish(self, work: _Work, transfer: Transfer) -> None:
+        if work.done.is_set():
+            return
+        self._tell(work, transfer)
+        if work.lock is not None:
+            work.lock.release()
+        work.done.set()
+
+    def _work(self, transfer_id: str) -> _Work:
+        work = self._works.get(transfer_id)
+        if work is None:
+            raise NotFoundError(f"No transfer {transfer_id} runs in this castray")
+        return work
+
+    # --- sessions -----------------------------------------------------------------------------
+
+    async def _session(self, cluster_key: str) -> Session:
+        if cluster_key == LOCAL:
+            return await self._local_session()
+        task = self._coordinators.get(cluster_key)
+        if task is not None and task.done() and not _is_usable(task):
+            task = None
+        if task is None:
+            door = self._access.door(cluster_key)
+            task = asyncio.create_task(self._started().get(door))
+            self._coordinators[cluster_key] = task
+        coordinator = await asyncio.shield(task)
+        self._listen(cluster_key, coordinator)
+        return coordinator.session
+
+    async def _local_session(self) -> LocalSession:
+        task = self._local
+        if (
+            task is not None
+            and task.done()
+            and not (not task.exception() and task.result().is_open)
+        ):
+            task = None
+        if task is None:
+            task = self._local = asyncio.create_task(LocalSession.start())
+        session = await asyncio.shield(task)
+        session.on_event = self._on_event
+        session.on_closed = self._on_local_closed
+        return session
+
+    def _keep(self, cluster_key: str, coordinator: Coordinator) -> None:
+        self._coordinators[cluster_key] = asyncio.create_task(_ready(coordinator))
+        self._listen(cluster_key, coordinator)
+
+    def _listen(self, cluster_key: str, coordinator: Coordinator) -> None:
+        coordinator.session.on_event = self._on_event
+        coordinator.session.on_closed = lambda: self._on_coordinator_closed(
+            cluster_key, coordinator
+        )
+
+    def _on_local_closed(self) -> None:
+        for work in self._works.values():
+            if work.owner_key == LOCAL and not work.done.is_set():
+                self._finish(
+                    work,
+                    progress.ended(work.transfer, error="castray's own agent process has ended"),
+                )
+
+    def _on_coordinator_closed(self, cluster_key: str, coordinator: Coordinator) -> None:
+        if self._is_closing:
+            return
+        task = asyncio.create_task(self._look_after(cluster_key, coordinator))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _look_after(self, cluster_key: str, coordinator: Coordinator) -> None:
+        """The connection to a coordinator ended: it left when idle, or the line broke, or it died.
+        What it owned is followed over a new connection or read from its log."""
+        owned = [
+            work
+            for work in self._works.values()
+            if work.owner_key == cluster_key and not work.done.is_set()
+        ]
+        for pause_seconds in _RECONNECT_SECONDS if owned else ():
+            await asyncio.sleep(pause_seconds)
+            with contextlib.suppress(CastrayError):
+                self._coordinators.pop(cluster_key, None)
+                await self.adopt(cluster_key, {work.transfer.id for work in owned})
+                if all(work.done.is_set() for work in owned):
+                    return
+                if cluster_key in self._coordinators:
+                    return
+        for work in owned:
+            self._finish(
+                work,
+                progress.ended(
+                    work.transfer, error="the coordinator of the source's cluster is gone"
+                ),
+            )
+        if not owned:
+            with contextlib.suppress(CastrayError):
+                await collect_ended(
+                    self._access.door(cluster_key), self._own_key(), self._state_dir
+                )
+
+    def _note_ended(self, result: Json, unfinished_ids: Collection[str] | None) -> None:
+        transfer = progress.from_result(result)
+        if transfer is None or (unfinished_ids is not None and transfer.id not in unfinished_ids):
+            return
+        work = self._works.get(transfer.id)
+        if work is None:
+            self._publish(transfer)
+        else:
+            self._finish(work, transfer)
+
+    def _follow_left(
+        self, cluster_key: str, record: Json, unfinished_ids: Collection[str] | None
+    ) -> None:
+        transfer = progress.from_record(record)
+        if transfer is None or (unfinished_ids is not None and transfer.id not in unfinished_ids):
+            return
+        work = self._works.setdefault(transfer.id, _Work(transfer))
+        work.owner_key = cluster_key
+        self._tell(work, work.transfer)
+
+    def _own_key(self) -> shipping.CastrayKey:
+        if self._key is None:
+            self._key = shipping.CastrayKey(self._state_dir)
+        return self._key
+
+    def _started(self) -> CoordinatorStarter:
+        if self._starter is None:
+            self._starter = CoordinatorStarter(
+                self._own_key(), self._settings.transfer, self._state_dir
+            )
+        return self._starter
+
+
+async def _ready(coordinator: Coordinator) -> Coordinator:
+    return coordinator
+
+
+def _is_usable(task: asyncio.Task[Coordinator]) -> bool:
+    if task.cancelled() or task.exception() is not None:
+        return False
+    return task.result().session.is_open
+
+
+def _verdicts(transfer: Transfer) -> list[str | None]:
+    return [target.verdict for target in transfer.targets]
+
+
+def _after_plan(transfer: Transfer, preparation: Preparation) -> tuple[TransferTarget, ...]:
+    """The targets with the verdicts that the plan already gives."""
+    targets = []
+    for target, prepared in zip(transfer.targets, preparation.targets, strict=True):
+        plan = prepared.plan
+        known = replace(target, path=plan.path)
+        if plan.action == "refuse":
+            known = replace(known, verdict="failed", reason=plan.reason)
+        elif plan.action == "skip":
+            known = replace(known, verdict="identical", digest=preparation.digest)
+        targets.append(known)
+    return tuple(targets)
+
+
+def _after_ways(transfer: Transfer, ways: list[Way]) -> tuple[TransferTarget, ...]:
+    """The targets, those without a way marked as failed."""
+    targets = list(transfer.targets)
+    for way in ways:
+        if way.failure is not None:
+            targets[way.index] = replace(
+                targets[way.index], verdict="failed", reason=way.failure, attempts=1
+            )
+    return tuple(targets)
+
+
+def _planned_route(selection: Selection, preparation: Preparation) -> tuple[str, ...]:
+    return tuple(
+        f"{selection.source.label} → {target.place.label}"
+        for target in preparation.targets
+        if target.plan.action == "send"
+    )

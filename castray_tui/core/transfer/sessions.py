@@ -1,0 +1,232 @@
+"""Sessions with those who hold agents: castray's own agent process, and a cluster's coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from castray_tui.agent import keys
+from castray_tui.core.errors import TransferError
+from castray_tui.core.text_safety import safe_text
+from castray_tui.core.transfer.control_connection import ControlConnection, answers_of
+
+Json = dict[str, Any]
+
+_LINE_LIMIT_BYTES = 16 * 1024 * 1024
+_END_SECONDS = 5.0
+
+
+class AgentRefusedError(TransferError):
+    """A node's agent refused, or there is none to be had. ``refusal`` is the agent's short word."""
+
+    def __init__(self, refusal: str, reason: str) -> None:
+        super().__init__(reason)
+        self.refusal = refusal
+
+
+class Session(Protocol):
+    """One side of a transfer, wherever it is."""
+
+    on_event: Callable[[Json], None]
+    on_closed: Callable[[], None]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether orders can be given."""
+        ...
+
+    async def request(self, message: Json, timeout_seconds: float) -> list[Any]:
+        """One order; raises TransferError where it is refused or not answered."""
+        ...
+
+    def sealed(self, secret: bytes) -> Json:
+        """A transfer's secret as it goes into an order of this session."""
+        ...
+
+
+async def call(
+    session: Session, node_id: str, order: str, arguments: Json, timeout_seconds: float
+) -> Json:
+    """One order to one node's agent.
+
+    Raises:
+        AgentRefusedError: The agent said no, with its reason.
+        TransferError: Nobody answered.
+    """
+    (result,) = await call_all(session, [(node_id, order, arguments)], timeout_seconds)
+    if isinstance(result, TransferError):
+        raise result
+    return result
+
+
+async def call_all(
+    session: Session, calls: list[tuple[str, str, Json]], timeout_seconds: float
+) -> list[Json | TransferError]:
+    """Orders to several agents of one session, side by side; an answer or an error for each."""
+    if not calls:
+        return []
+    message = {
+        "calls": [
+            {"node_id": node_id, "order": order, "arguments": arguments}
+            for node_id, order, arguments in calls
+        ]
+    }
+    try:
+        answers = await session.request(message, timeout_seconds)
+    except TransferError as error:
+        return [error for _ in calls]
+    results: list[Json | TransferError] = []
+    for answer in answers:
+        if "answer" in answer:
+            results.append(answer["answer"])
+        else:
+            refused = answer.get("refused") or {}
+            results.append(
+                AgentRefusedError(
+                    safe_text(refused.get("code"), limit=50),
+                    safe_text(refused.get("reason") or "the agent refused", limit=1000),
+                )
+            )
+    if len(results) != len(calls):
+        return [TransferError("An agent answered in an unknown shape") for _ in calls]
+    return results
+
+
+class LocalSession:
+    """The agent process of the machine that castray runs on."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._waiting: dict[int, asyncio.Future[Json]] = {}
+        self._last_id = 0
+        self.on_event: Callable[[Json], None] = lambda event: None
+        self.on_closed: Callable[[], None] = lambda: None
+        self._is_open = True
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    async def start(cls) -> LocalSession:
+        """Starts the process, in a group of its own so that ctrl-c does not reach it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "castray_tui.agent.local_process",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=os.name == "posix",
+            limit=_LINE_LIMIT_BYTES,
+        )
+        return cls(process)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the process takes orders."""
+        return self._is_open
+
+    def sealed(self, secret: bytes) -> Json:
+        """Plain: nobody else reads the pipe to a child process."""
+        return {"secret": secret.hex()}
+
+    async def request(self, message: Json, timeout_seconds: float) -> list[Any]:
+        """One order; raises TransferError where it is refused or not answered."""
+        stdin = self._process.stdin
+        if not self._is_open or stdin is None:
+            raise TransferError("castray's own agent process has ended")
+        self._last_id += 1
+        number = self._last_id
+        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            stdin.write(json.dumps({**message, "id": number}).encode() + b"\n")
+            answer = await asyncio.wait_for(future, timeout_seconds)
+        except asyncio.TimeoutError:
+            raise TransferError(
+                f"castray's own agent did not answer within {timeout_seconds:.0f} s"
+            ) from None
+        finally:
+            self._waiting.pop(number, None)
+        return answers_of(answer)
+
+    async def close(self) -> None:
+        """Ends the process: it aborts what it sends and removes what it has not whole."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), _END_SECONDS)
+        except asyncio.TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        await self._reader
+
+    async def _read(self) -> None:
+        stdout = self._process.stdout
+        while stdout is not None:
+            try:
+                line = await stdout.readline()
+            except ValueError:  # A line beyond the limit: nothing of ours writes that.
+                break
+            if not line:
+                break
+            message = json.loads(line)
+            if "event" in message:
+                self.on_event(message)
+                continue
+            future = self._waiting.get(message["id"])
+            if future is not None and not future.done():
+                future.set_result(message)
+        self._is_open = False
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(TransferError("castray's own agent process has ended"))
+        self.on_closed()
+
+
+class ClusterSession:
+    """A cluster's coordinator, reached over its control port."""
+
+    def __init__(self, connection: ControlConnection, control_key: bytes) -> None:
+        self._connection = connection
+        self._control_key = control_key
+        self.on_event: Callable[[Json], None] = lambda event: None
+        self.on_closed: Callable[[], None] = lambda: None
+        connection.on_event = self._pass_on_event
+        connection.on_closed = self._pass_on_closed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the coordinator can be given orders."""
+        return self._connection.is_open
+
+    def sealed(self, secret: bytes) -> Json:
+        """Under a pad of the control key: the control port is not encrypted."""
+        return {"wrapped_secret": keys.wrap(self._control_key, secret)}
+
+    async def request(self, message: Json, timeout_seconds: float) -> list[Any]:
+        """One order; raises TransferError where it is refused or not answered."""
+        return await self._connection.request(message, timeout_seconds)
+
+    def _pass_on_event(self, event: Json) -> None:
+        self.on_event(event)
+
+    def _pass_on_closed(self) -> None:
+        self.on_closed()
+
+    async def leave(self) -> bool:
+        """Says goodbye; whether the coordinator ends now, as nobody else needs it."""
+        try:
+            (answer,) = await self._connection.request({"leave": 1}, _END_SECONDS)
+            return bool(answer["stopping"])
+        except (TransferError, ValueError, KeyError):
+            return False
+
+    async def close(self) -> None:
+        """Hangs up."""
+        await self._connection.close()
