@@ -104,7 +104,8 @@ class _Search:
 
     def _token(self, place: str) -> str | None:
         source = self._token_source
-        return source(place) if callable(source) else source
+        token = source(place) if callable(source) else source
+        return token.strip() or None if token is not None else None
 
     async def _dashboard(self, host: str, port: int, tls: bool = False, path: str = "") -> Standing:
         url = f"{'https' if tls else 'http'}://{host_port(host, port)}{path}"
@@ -127,6 +128,7 @@ class _Search:
 
     async def _at(self, host: str, port: int) -> Sighting:
         standing = await probe(host, port, timeout_seconds=self._surroundings.probe_seconds)
+        self._surroundings.remember(standing)
         if standing.kind == "dashboard" and standing.needs_token:
             standing = await self._dashboard(host, port)
         return await self._of_standing(standing)

@@ -28,7 +28,7 @@ class Standing:
         url: Where its requests went, ``http://host:port/path``.
         needs_token: Of a dashboard: whether it refused to answer without (or with this) token.
         token_refused: A token was given and is wrong.
-        gcs_healthy: Of a dashboard: whether it says that its GCS answers; None if it did not.
+        gcs_healthy: Of a dashboard: whether its GCS answers; None where it does not know that.
         gcs_address, temp_dir, python: Of a dashboard: what the head's raylet was started with, only
             where it had to be asked for.
         gcs: Of a GCS: what it answered.
@@ -135,8 +135,9 @@ async def probe_dashboard(
     session_name = text_of(version, "session_name")
     cluster_id = cluster_id_of(text_of(identity, "data", "clusterId"))
     head: dict[str, str] = {}
-    if with_nodes or (cluster_id is None and session_name is None):
-        if nodes is None and health is not False:
+    # A dashboard whose GCS does not answer lets every other question wait.
+    if health is not False and (with_nodes or (cluster_id is None and session_name is None)):
+        if nodes is None:
             nodes = await door.get_json("/api/v0/nodes?limit=10000", limit_bytes=_MAX_NODES_BYTES)
         head = await _head_arguments(door, nodes)
     node_count, resources = _count_nodes(nodes)
@@ -196,7 +197,8 @@ async def _gcs_health(door: _Door) -> bool | None:
     try:
         answer = await door.get("/api/gcs_healthz", limit_bytes=1024)
     except NoAnswer:
-        return None
+        # It answers in milliseconds; only where the GCS is gone does it wait for that first.
+        return False
     if answer.status == 200:
         return True
     return False if answer.status >= 500 else None

@@ -38,7 +38,7 @@ class RayProcess:
         listens: ``(host, port)`` of the server that this process is, as it was told to bind.
         dashboard: ``(host, port)`` that a raylet tells its workers as the web UI.
         network: Identity of its network namespace, None where the system has none or hides it.
-        mounts: The same for mounted file systems.
+        same_files: Whether its session's folder is the one that its path names here.
         is_head: Of a raylet.
     """
 
@@ -58,7 +58,7 @@ class RayProcess:
     is_head: bool = False
     owner: str | None = None
     network: int | None = None
-    mounts: int | None = None
+    same_files: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,6 @@ class LocalProcesses:
 
     processes: tuple[RayProcess, ...] = ()
     own_network: int | None = None
-    own_mounts: int | None = None
     me: str | None = None
     own_hosts: frozenset[str] = frozenset()
 
@@ -270,7 +269,7 @@ def list_local_processes() -> LocalProcesses:
                 pid=process.pid,
                 owner=owner,
                 network=_namespace(process.pid, "net"),
-                mounts=_namespace(process.pid, "mnt"),
+                same_files=_has_same_files(process.pid, ray_process.session_dir),
             )
         )
     me: str | None
@@ -278,9 +277,7 @@ def list_local_processes() -> LocalProcesses:
         me = psutil.Process().username()
     except (psutil.Error, OSError):
         me = None
-    return LocalProcesses(
-        tuple(found), _namespace("self", "net"), _namespace("self", "mnt"), me, _own_hosts()
-    )
+    return LocalProcesses(tuple(found), _namespace("self", "net"), me, _own_hosts())
 
 
 def _own_hosts() -> frozenset[str]:
@@ -305,6 +302,22 @@ def _namespace(pid: int | Literal["self"], kind: str) -> int | None:
         return Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
     except OSError:
         return None
+
+
+def _has_same_files(pid: int, folder: str | None) -> bool:
+    """Whether a path means the same folder to a process as it does here; containers have file
+    systems of their own. What may not be known counts as the same."""
+    if folder is None or _namespace(pid, "mnt") in (None, _namespace("self", "mnt")):
+        return True
+    try:
+        theirs = Path(f"/proc/{pid}/root{folder}").stat()
+    except OSError:
+        return False
+    try:
+        ours = Path(folder).stat()
+    except OSError:
+        return False
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def listening_ports(pid: int) -> frozenset[int] | None:
@@ -337,6 +350,7 @@ class LocalSession:
         elsewhere: Whether its processes live in another network namespace, so that their loopback
             addresses lead nowhere from here.
         same_files: Whether its paths mean the same files here.
+        stated_port: Its GCS's port by its own words, wherever that can be reached.
     """
 
     session_name: str
@@ -350,6 +364,7 @@ class LocalSession:
     elsewhere: bool = False
     network: int | None = None
     same_files: bool = True
+    stated_port: int | None = None
     temp_dir: str | None = None
     session_dir: str | None = None
     python: str | None = None
@@ -430,7 +445,8 @@ def _session(
         ),
         elsewhere=elsewhere,
         network=leader.network,
-        same_files=None in (leader.mounts, local.own_mounts) or leader.mounts == local.own_mounts,
+        same_files=leader.same_files,
+        stated_port=leader.gcs[1] if leader.gcs else None,
         temp_dir=_first(process.temp_dir for process in processes),
         session_dir=_first(process.session_dir for process in processes),
         python=_first(process.python for process in processes),

@@ -23,6 +23,10 @@ PROBE_SECONDS = 1.0
 """How long one server may take for one answer; a healthy one takes 10 ms."""
 
 
+async def _known(standing: Standing) -> Standing:
+    return standing
+
+
 class Surroundings:
     """Processes of this machine and answers of servers, each asked for once and shared.
 
@@ -77,6 +81,12 @@ class Surroundings:
             ("dashboard", host, port, with_nodes),
             probe_dashboard(host, port, timeout_seconds=self.probe_seconds, with_nodes=with_nodes),
         )
+
+    def remember(self, standing: Standing) -> None:
+        """Keeps what was found at a place, so that nobody asks a hung server twice."""
+        key = ("dashboard", standing.host, standing.port, False)
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.ensure_future(_known(standing))
 
     async def listens(self, pids: tuple[int, ...], port: int) -> bool | None:
         """Whether one of the processes listens on the port; None where that may not be known."""

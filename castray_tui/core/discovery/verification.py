@@ -250,8 +250,8 @@ async def _sighting(claim: Claim, evidence: _Evidence, surroundings: Surrounding
         name_port: int | None = named_by.port
     else:
         name_port = gcs_place[1] if gcs_place else None
-    if name_port is None and local is not None and local.gcs:
-        name_port = local.gcs[0][1]
+    if name_port is None and local is not None:
+        name_port = local.stated_port
     return Sighting(
         sources=claim.sources,
         cluster_id=claim.cluster_id or (dashboard.cluster_id if dashboard else None),
@@ -307,7 +307,7 @@ async def sighting_of_dashboard(
     if standing.cluster_id is not None or standing.session_name is not None:
         claim = await _with_local_session(claim, surroundings)
         local = claim.local
-    if standing.gcs_healthy is not True and not (local is not None and local.has_gcs):
+    if standing.gcs_healthy is False and not (local is not None and local.has_gcs):
         return None
     gcs: GcsAnswer | None = None
     gcs_place = local.gcs[0] if local is not None and local.gcs else None
@@ -318,7 +318,11 @@ async def sighting_of_dashboard(
             gcs = None
     evidence = _Evidence(gcs=gcs, gcs_place=gcs_place if gcs else None, dashboard=standing)
     sighting = await _sighting(claim, evidence, surroundings)
-    if sighting.node_count is None and not standing.needs_token:
+    if (
+        sighting.node_count is None
+        and not standing.needs_token
+        and standing.gcs_healthy is not False
+    ):
         # Not on this machine (or at the end of a tunnel): the dashboard has to tell it all.
         standing = await surroundings.dashboard(standing.host, standing.port, with_nodes=True)
     return _filled_from_dashboard(sighting, standing)
