@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from castray_tui.core.config import Settings
+    from castray_tui.core.engine import Engine
 
 
 def main() -> int:
@@ -17,12 +18,17 @@ def main() -> int:
 
 
 async def _open_screen(settings: Settings, addresses: tuple[str, ...]) -> int:
-    """Draws the screen until the user leaves it. Textual is imported for nothing else."""
-    from castray_tui.app import CastrayApp  # noqa: PLC0415
+    """Draws the screen until the user leaves it. Textual is imported for nothing else, and the
+    engine only once the first frame is drawn."""
+    from castray_tui.app import show  # noqa: PLC0415
 
-    app = CastrayApp(settings, connect=addresses)
-    await app.run_async(mouse=settings.ui.mouse)
-    return app.return_code or 0
+    def new_engine() -> Engine:
+        from castray_tui.core.engine import Engine  # noqa: PLC0415
+
+        return Engine(settings)
+
+    discovers = settings.external_cluster.enabled and settings.ray_cluster.external_discovery
+    return await show(settings, new_engine, connect=addresses, discover=discovers)
 
 
 if __name__ == "__main__":

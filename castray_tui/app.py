@@ -347,6 +347,17 @@ def run_app(
     connect: Sequence[str] = (),
     discover: bool = True,
 ) -> int:
+    """As ``show``, in an event loop of its own."""
+    return asyncio.run(show(settings, engine_factory, connect=connect, discover=discover))
+
+
+async def show(
+    settings: Settings,
+    engine_factory: Callable[[], Engine],
+    *,
+    connect: Sequence[str] = (),
+    discover: bool = True,
+) -> int:
     """Runs the terminal screen until the user leaves it.
 
     Args:
@@ -362,18 +373,14 @@ def run_app(
         ConfigError: The theme in the settings does not exist.
     """
     app = CastrayApp(engine_factory, settings, connect=connect, discover=discover)
-
-    async def run() -> int:
+    try:
+        with _ended_by_signals(app):
+            code = await app.run_async(mouse=settings.ui.mouse)
+    finally:
         try:
-            with _ended_by_signals(app):
-                code = await app.run_async(mouse=settings.ui.mouse)
-        finally:
-            try:
-                await app.close_engine()
-            except asyncio.TimeoutError:
-                _log.error("The engine did not end within %s s", _CLOSE_SECONDS)
-        if app.return_code:
-            return app.return_code
-        return code or 0
-
-    return asyncio.run(run())
+            await app.close_engine()
+        except asyncio.TimeoutError:
+            _log.error("The engine did not end within %s s", _CLOSE_SECONDS)
+    if app.return_code:
+        return app.return_code
+    return code or 0
