@@ -6,10 +6,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from castray_tui.core.config_positions import KeyPath, json_lines, toml_lines
 from castray_tui.core.config_values import shown
 from castray_tui.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from castray_tui.core.config_positions import KeyPath
 
 MAX_FILE_BYTES = 1024 * 1024
 
@@ -63,6 +66,8 @@ def parsed_file(path: Path, working_dir: Path) -> tuple[dict[str, object], dict[
     Raises:
         ConfigError: It cannot be read, or is neither.
     """
+    from castray_tui.core.config_positions import json_lines, toml_lines  # noqa: PLC0415  only with a file
+
     text = _file_text(working_dir / path, str(path))
     if path.suffix.lower() == ".json":
         return _parsed_json(text, str(path)), json_lines(text)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from castray_tui.core import config
 from castray_tui.core.config_files import config_file, home_folder, parsed_file, unique_keys
@@ -24,10 +24,12 @@ from castray_tui.core.config_keys import (
     TEST_VARIABLES,
     ConfigKey,
 )
-from castray_tui.core.config_positions import KeyPath
 from castray_tui.core.config_values import Folders, shown
 from castray_tui.core.errors import ConfigError
 from castray_tui.core.state_folder import state_dir
+
+if TYPE_CHECKING:
+    from castray_tui.core.config_positions import KeyPath
 
 __all__ = ["LoadedSettings", "effective_settings", "load_settings", "state_dir"]
 

@@ -3,6 +3,8 @@
 A kind reads the plain values that TOML, JSON and the command line give, and, by ``from_text``, the
 text of an environment variable. What it refuses raises ValueError with a clause that goes on from
 "<key> is <value>, "; where it came from and what to do is added by ``config_loading``.
+
+Plain classes: making a dozen dataclasses costs milliseconds of every start.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,12 +25,12 @@ _IPV6 = re.compile(r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\]?")
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True, slots=True)
 class Folders:
     """What paths in a value start from: ``base`` for relative ones, ``home`` for ``~``."""
 
-    base: Path
-    home: Path
+    def __init__(self, base: Path, home: Path) -> None:
+        self.base = base
+        self.home = home
 
 
 class ValueKind(Protocol):
@@ -62,11 +63,11 @@ def size_bytes(text: str) -> int:
     return round(float(number) * unit) if "." in number else int(number) * unit
 
 
-@dataclass(frozen=True, slots=True)
 class Switch:
     """True or false; with ``optional``, also none."""
 
-    optional: bool = False
+    def __init__(self, optional: bool = False) -> None:
+        self.optional = optional
 
     @property
     def accepts(self) -> str:
@@ -91,12 +92,12 @@ class Switch:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class Text:
     """One line of text that is not empty."""
 
-    what: str = "text"
-    spaces: bool = True
+    def __init__(self, what: str = "text", spaces: bool = True) -> None:
+        self.what = what
+        self.spaces = spaces
 
     @property
     def accepts(self) -> str:
@@ -123,7 +124,6 @@ class Text:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class ClusterName:
     """The name of a cluster, as it may stand in a node address."""
 
@@ -149,11 +149,11 @@ class ClusterName:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class Choice:
     """One of a few words."""
 
-    words: tuple[str, ...]
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
 
     @property
     def accepts(self) -> str:
@@ -175,15 +175,17 @@ class Choice:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class Number:
     """A number between two others, both included; ``zero`` adds 0 to a range that starts above."""
 
-    low: float
-    high: float
-    unit: str = ""
-    whole: bool = False
-    zero: bool = False
+    def __init__(
+        self, low: float, high: float, unit: str = "", whole: bool = False, zero: bool = False
+    ) -> None:
+        self.low = low
+        self.high = high
+        self.unit = unit
+        self.whole = whole
+        self.zero = zero
 
     @property
     def accepts(self) -> str:
@@ -221,14 +223,14 @@ class Number:
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-@dataclass(frozen=True, slots=True)
 class Size:
     """A number of bytes, or of bytes a second."""
 
-    low: int
-    high: int
-    per_second: bool = False
-    zero: bool = False
+    def __init__(self, low: int, high: int, per_second: bool = False, zero: bool = False) -> None:
+        self.low = low
+        self.high = high
+        self.per_second = per_second
+        self.zero = zero
 
     @property
     def accepts(self) -> str:
@@ -274,11 +276,11 @@ def written_size(size: int) -> str:
     return str(size)
 
 
-@dataclass(frozen=True, slots=True)
 class PortRange:
     """Two ports, both included; with ``zero``, ``[0, 0]`` leaves the choice to the system."""
 
-    zero: bool = False
+    def __init__(self, zero: bool = False) -> None:
+        self.zero = zero
 
     @property
     def accepts(self) -> str:
@@ -314,24 +316,21 @@ class PortRange:
         return list(value) if isinstance(value, tuple) else value
 
 
-@dataclass(frozen=True, slots=True)
 class ListOf:
     """A list of values of one kind, none of them twice."""
 
-    kind: ValueKind
-    least: int = 0
+    def __init__(self, kind: ValueKind) -> None:
+        self.kind = kind
 
     @property
     def accepts(self) -> str:
         """What is accepted, in words."""
-        return f"a list, each {self.kind.accepts}" + (", at least one" if self.least else "")
+        return f"a list, each {self.kind.accepts}"
 
     def read(self, value: object, folders: Folders) -> tuple[object, ...]:
         """The values in their order, repeated ones once."""
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
             raise ValueError("which is no list")
-        if len(value) < self.least:
-            raise ValueError("which is empty")
         items: dict[object, None] = {}
         for item in value:
             try:
@@ -351,7 +350,6 @@ class ListOf:
         return [self.kind.write(item) for item in value] if isinstance(value, tuple) else value
 
 
-@dataclass(frozen=True, slots=True)
 class Host:
     """A host by name or IP address, nothing around it."""
 
@@ -380,7 +378,6 @@ class Host:
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class FilePath:
     """A path on this machine; with ``optional``, empty text stands for none.
 
@@ -388,8 +385,9 @@ class FilePath:
     machines too.
     """
 
-    optional: bool = False
-    absolute: bool = False
+    def __init__(self, optional: bool = False, absolute: bool = False) -> None:
+        self.optional = optional
+        self.absolute = absolute
 
     @property
     def accepts(self) -> str:
@@ -424,7 +422,6 @@ class FilePath:
         return "" if value is None else str(value)
 
 
-@dataclass(frozen=True, slots=True)
 class TextTable:
     """A table of names to text."""
 
