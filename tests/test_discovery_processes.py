@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,9 +189,6 @@ def test_the_real_process_list_can_be_read() -> None:
 
 
 def test_listening_ports_of_a_process() -> None:
-    import os
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         ports = listening_ports(os.getpid())
         assert ports is not None

@@ -277,10 +277,11 @@ def list_local_processes() -> LocalProcesses:
         me = psutil.Process().username()
     except (psutil.Error, OSError):
         me = None
-    return LocalProcesses(tuple(found), _namespace("self", "net"), me, _own_hosts())
+    return LocalProcesses(tuple(found), _namespace("self", "net"), me, own_hosts())
 
 
-def _own_hosts() -> frozenset[str]:
+def own_hosts() -> frozenset[str]:
+    """The addresses of this machine's network interfaces, and its name."""
     import socket  # noqa: PLC0415
 
     import psutil  # noqa: PLC0415

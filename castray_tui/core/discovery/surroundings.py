@@ -15,6 +15,7 @@ from castray_tui.core.discovery.ray_processes import (
     group_sessions,
     list_local_processes,
     listening_ports,
+    own_hosts,
 )
 
 _Answer = TypeVar("_Answer")
@@ -102,10 +103,8 @@ class Surroundings:
     async def own_hosts(self) -> frozenset[str]:
         """This machine's addresses and name, as far as they can be known."""
         try:
-            return (await self.processes()).own_hosts
-        # Without psutil's answer loopback is still known, and the method that lists processes
-        # reports the failure itself.
-        except Exception:
+            return await self._once(("own hosts",), asyncio.to_thread(own_hosts))
+        except OSError:
             return frozenset()
 
     async def is_here(self, host: str) -> bool:
