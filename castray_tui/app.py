@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -65,8 +63,7 @@ class CastrayApp(App[int]):
         engine_factory: Makes the engine; called once, after the first frame.
         settings: The effective settings.
         connect: Addresses to connect to at the start.
-        discover: Whether to show that a discovery is about to begin; the settings that the engine
-            was made with decide whether there is one.
+        discover: Whether the engine will look for clusters at the start.
         clock: Seconds since the epoch; tests freeze it.
     """
 
@@ -149,6 +146,7 @@ class CastrayApp(App[int]):
             self.engine_ready,
             self._glyphs,
             read_only=self._settings.read_only,
+            discovers=self._discovers,
             refresh_seconds=self._settings.ui.refresh_interval,
             clock=self._clock,
         )
@@ -177,7 +175,7 @@ class CastrayApp(App[int]):
             await engine.start(background=True)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the screen must say so
+        except Exception as error:
             self._engine.set_exception(error)
             self._engine.exception()  # retrieved: the toast tells of it
             self.report(error, "The engine does not start")
@@ -263,13 +261,18 @@ class CastrayApp(App[int]):
         async def run() -> None:
             try:
                 answer = await order
-            except Exception as error:  # noqa: BLE001 - a failed order must not end the screen
+            except Exception as error:
                 self.report(error, failure)
                 return
             self._take_newest()
             self.notify(drawable(answer), timeout=3, markup=False)
 
         self.run_worker(run(), name=name, group="orders", exit_on_error=False)
+
+    def end(self, code: int) -> None:
+        """Leaves without a question."""
+        if self.is_running:
+            self.exit(code)
 
     def _take_newest(self) -> None:
         if self._running_engine is not None:
@@ -331,13 +334,49 @@ def _ended_by_signals(app: CastrayApp) -> Iterator[None]:
             continue
         # Windows' event loops have no signal handlers; Textual restores its console by itself.
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, app.exit, 128 + number)
+            loop.add_signal_handler(number, app.end, 128 + number)
             handled.append(number)
     try:
         yield
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+
+
+async def show(
+    settings: Settings,
+    engine_factory: Callable[[], Engine],
+    *,
+    connect: Sequence[str] = (),
+    discover: bool = True,
+) -> int:
+    """Draws the screen until the user leaves it or a signal ends it.
+
+    The terminal is given back before the engine is closed.
+
+    Args:
+        settings: The effective settings.
+        engine_factory: Makes the engine, with the same settings.
+        connect: Addresses to connect to at the start.
+        discover: Whether the engine will look for clusters at the start, so that an empty
+            screen says the right thing.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        ConfigError: The theme in the settings does not exist.
+    """
+    app = CastrayApp(engine_factory, settings, connect=connect, discover=discover)
+    with _ended_by_signals(app):
+        try:
+            code = await app.run_async(mouse=settings.ui.mouse)
+        finally:
+            try:
+                await app.close_engine()
+            except asyncio.TimeoutError:
+                _log.error("The engine did not end within %s s", _CLOSE_SECONDS)
+    return app.return_code or code or 0
 
 
 def run_app(
@@ -349,38 +388,3 @@ def run_app(
 ) -> int:
     """As ``show``, in an event loop of its own."""
     return asyncio.run(show(settings, engine_factory, connect=connect, discover=discover))
-
-
-async def show(
-    settings: Settings,
-    engine_factory: Callable[[], Engine],
-    *,
-    connect: Sequence[str] = (),
-    discover: bool = True,
-) -> int:
-    """Runs the terminal screen until the user leaves it.
-
-    Args:
-        settings: The effective settings.
-        engine_factory: Makes the engine, with the same settings.
-        connect: Addresses to connect to at the start.
-        discover: Whether clusters are looked for at the start.
-
-    Returns:
-        The process's exit code.
-
-    Raises:
-        ConfigError: The theme in the settings does not exist.
-    """
-    app = CastrayApp(engine_factory, settings, connect=connect, discover=discover)
-    try:
-        with _ended_by_signals(app):
-            code = await app.run_async(mouse=settings.ui.mouse)
-    finally:
-        try:
-            await app.close_engine()
-        except asyncio.TimeoutError:
-            _log.error("The engine did not end within %s s", _CLOSE_SECONDS)
-    if app.return_code:
-        return app.return_code
-    return code or 0

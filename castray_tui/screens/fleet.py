@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on, work
@@ -22,14 +22,14 @@ from castray_tui.messages import (
     DismissDeadNode,
     RefreshClusters,
 )
-from castray_tui.screens.widgets import figures
-from castray_tui.screens.widgets.cells import Cell, drawable
+from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.cluster_columns import (
     CLUSTER_COLUMNS,
     ClusterRow,
     cluster_rows,
     natural_cluster_order,
 )
+from castray_tui.screens.widgets.event_text import event_cell
 from castray_tui.screens.widgets.fleet_line import FleetLine
 from castray_tui.screens.widgets.glyphs import Glyphs
 from castray_tui.screens.widgets.key_bar import KeyBar
@@ -52,7 +52,6 @@ from castray_tui.screens.widgets.virtual_table import VirtualTable
 
 if TYPE_CHECKING:
     # Neither is needed before the first frame.
-    from textual.widgets import Input
 
     from castray_tui.core.engine import Engine
 
@@ -64,11 +63,12 @@ class FleetScreen(Screen[None]):
         engine: Gives the engine as soon as it runs.
         glyphs: The signs to draw with.
         read_only: Whether castray changes nothing anywhere.
+        discovers: Whether clusters are looked for at the start.
         refresh_seconds: How often ages are drawn again.
         clock: Seconds since the epoch.
     """
 
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - as Textual declares it
         (0, "-narrow"),
         (100, "-standard"),
         (170, "-wide"),
@@ -102,7 +102,7 @@ class FleetScreen(Screen[None]):
         Binding("x", "cancel_transfer", "Cancel", id="fleet.cancel_transfer",
             tooltip="Cancel the transfer under the cursor",
         ),
-        Binding("delete", "dismiss", "Dismiss", show=False, id="fleet.dismiss",
+        Binding("delete", "dismiss_node", "Dismiss", show=False, id="fleet.dismiss",
             tooltip="Take the dead node under the cursor off the list",
         ),
         Binding("r", "refresh_now", "Refresh", id="fleet.refresh",
@@ -135,6 +135,7 @@ class FleetScreen(Screen[None]):
         glyphs: Glyphs,
         *,
         read_only: bool,
+        discovers: bool,
         refresh_seconds: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -154,7 +155,11 @@ class FleetScreen(Screen[None]):
             CLUSTER_COLUMNS,
             glyphs,
             natural=natural_cluster_order,
-            empty=("No cluster yet: d discovers, c connects to an address.",),
+            empty=(
+                "Looking for clusters ... c connects to an address."
+                if discovers
+                else "No cluster yet: d discovers, c connects to an address.",
+            ),
             clock=clock,
             id="clusters",
         )
@@ -238,7 +243,7 @@ class FleetScreen(Screen[None]):
             self.clusters.styles.height = "1fr"
             self.transfers.styles.height = "1fr"
             return
-        most = max(self.size.height // 4, 4)
+        most = max(self.size.height * 3 // 10, 4)
         for pane in (self.clusters, self.transfers):
             rows = len(pane.rows)
             pane.styles.height = 3 if not rows else min(rows + 3, most)
@@ -253,7 +258,7 @@ class FleetScreen(Screen[None]):
         for number, pane in enumerate(self._panes, 1):
             title = self._title(number, pane)
             if pane.border_title != title.markup:
-                pane.border_title = title  # type: ignore[assignment]  # Content is accepted
+                pane.border_title = title
 
     def _title(self, number: int, pane: VirtualTable[Any, Any]) -> Content:
         name = pane.id or ""
@@ -281,7 +286,7 @@ class FleetScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys make sense in the pane that has the focus."""
         pane = self.pane
-        if action in {"mark", "mark_all", "dismiss", "logs"}:
+        if action in {"mark", "mark_all", "dismiss_node", "logs"}:
             return pane is self.nodes
         if action == "disconnect":
             return pane is not self.transfers
@@ -291,7 +296,7 @@ class FleetScreen(Screen[None]):
 
     def action_pane(self, name: str) -> None:
         """Goes to a pane."""
-        self.query_one(f"#{name}", VirtualTable).focus()
+        next(pane for pane in self._panes if pane.id == name).focus()
 
     def action_discover(self) -> None:
         """Looks for clusters now."""
@@ -475,7 +480,7 @@ class FleetScreen(Screen[None]):
         ):
             self.post_message(CancelTransfer(transfer.id))
 
-    def action_dismiss(self) -> None:
+    def action_dismiss_node(self) -> None:
         """Takes the dead node under the cursor off the list."""
         node = self.nodes.cursor_row
         if node is None or node.status != "dead":
@@ -486,24 +491,5 @@ class FleetScreen(Screen[None]):
     async def _ask(self, question: str, consequence: str, yes: str) -> bool:
         from castray_tui.screens.confirm import ConfirmDialog  # noqa: PLC0415 - see above
 
-        return bool(await self.app.push_screen_wait(ConfirmDialog(question, consequence, yes)))
-
-
-_EVENT_ROLES: Mapping[str, str] = {
-    "cluster_lost": "bad",
-    "node_died": "bad",
-    "cluster_restarted": "warn",
-    "node_draining": "warn",
-    "cluster_recovered": "ok",
-    "cluster_connected": "ok",
-}
-
-
-def event_cell(event: Event, glyphs: Glyphs) -> Cell:
-    """An event on one line."""
-    role: Any = _EVENT_ROLES.get(event.type, "")
-    return (
-        (f"{figures.clock(event.time)} ", "dim"),
-        (f"{event.type.replace('_', ' ')} ", role or "accent"),
-        (f"{glyphs.dot} {event.message}", role),
-    )
+        answer: bool = await self.app.push_screen_wait(ConfirmDialog(question, consequence, yes))
+        return answer

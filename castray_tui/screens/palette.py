@@ -44,7 +44,9 @@ class ActionProvider(Provider):
         for title, tooltip, active in self._actions():
             score = max(matcher.match(title), 0.9 * matcher.match(tooltip))
             if score > 0:
-                yield Hit(score, matcher.highlight(title), partial(self._run, active), title, tooltip)
+                yield Hit(
+                    score, matcher.highlight(title), partial(self._run, active), title, tooltip
+                )
         for name in sorted(self.app.available_themes):
             title = f"Theme {name}"
             score = matcher.match(title)

@@ -50,9 +50,7 @@ def cut(text: str, width: int, *, ellipsis: str = "…") -> str:
     return set_cell_size(text, keep) + ellipsis
 
 
-def fit(
-    cell: Cell, width: int, *, right: bool = False, ellipsis: str = "…"
-) -> tuple[Piece, ...]:
+def fit(cell: Cell, width: int, *, right: bool = False, ellipsis: str = "…") -> tuple[Piece, ...]:
     """The pieces of a cell in exactly ``width`` terminal cells.
 
     Args:

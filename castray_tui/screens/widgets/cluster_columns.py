@@ -197,8 +197,7 @@ CLUSTER_COLUMNS: tuple[Column[ClusterRow], ...] = (
         32,
         value=lambda row: (row.name.casefold(),),
         content=lambda row: (
-            text_width(row.name)
-            + (4 if row.cluster is not None and row.cluster.read_only else 0)
+            text_width(row.name) + (4 if row.cluster is not None and row.cluster.read_only else 0)
         ),
         wish=18,
     ),

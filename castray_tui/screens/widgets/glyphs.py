@@ -138,20 +138,19 @@ _ASCII_FOR = {
     **dict.fromkeys("─━═╌╍┄┅┈┉╴╶╸╺▁▂▃▄▔▀⎯", "-"),
     **dict.fromkeys("│┃║╎╏┆┇┊┋╵╷╹╻▏▎▍▌▐▕▊▉█▋", "|"),
     **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋▘▝▖▗▛▜▙▟", "+"),
-    **dict.fromkeys("←◀◂‹«", "<"),
-    **dict.fromkeys("→▶▸›»❯", ">"),
+    **dict.fromkeys("←◀◂«", "<"),
+    **dict.fromkeys("→▶▸»❯", ">"),
     **dict.fromkeys("↑▲△▴", "^"),
     **dict.fromkeys("↓▼▽▾", "v"),
-    **dict.fromkeys("●•◉■▪✓✔✅☑", "*"),
+    **dict.fromkeys("●•◉■▪✓✔☑", "*"),
     **dict.fromkeys("○◌◇□▫", "o"),
-    **dict.fromkeys("✗✘✖×❌", "x"),
-    **dict.fromkeys("“”", '"'),
-    **dict.fromkeys("‘’", "'"),
-    **dict.fromkeys("–—", "-"),
+    **dict.fromkeys("✗✘✖", "x"),
+    **dict.fromkeys("\N{EN DASH}\N{EM DASH}", "-"),
+    "\N{LEFT SINGLE QUOTATION MARK}": "'",
+    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+    "\N{NO-BREAK SPACE}": " ",
     "…": "~",
     "·": ".",
-    "\u00a0": " ",
-    "⏎": "^",
 }
 
 
@@ -160,9 +159,7 @@ def ascii_text(text: str) -> str:
     if text.isascii():
         return text
     return "".join(
-        character
-        if character.isascii()
-        else _ASCII_FOR.get(character) or "?" * cell_len(character)
+        character if character.isascii() else _ASCII_FOR.get(character) or "?" * cell_len(character)
         for character in text
     )
 

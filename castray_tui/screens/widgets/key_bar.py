@@ -12,7 +12,7 @@ from castray_tui.screens.widgets.line import Line
 class KeyBar(Line):
     """Keys and what they do, as many as fit; help and the way out always stay."""
 
-    _ALWAYS = ("app.help", "app.back", "dialog.close")
+    _ALWAYS = ("app.help", "fleet.quit", "screen.back")
 
     def __init__(self, glyphs: Glyphs, *, id: str | None = None) -> None:  # noqa: A002 - Textual's
         super().__init__(glyphs, id=id)

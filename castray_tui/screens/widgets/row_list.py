@@ -1,7 +1,7 @@
 """The rows of a table in the order they are shown. No drawing here.
 
-A row keeps its place while its data changes: the order is worked out when the user sorts or filters,
-and a row that joins goes in where it belongs then. Sorting again is the user's decision.
+A row keeps its place while its data changes: the order is worked out when the user sorts or
+filters, and a row that joins goes in where it belongs then. Sorting again is the user's decision.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -81,12 +81,12 @@ class VirtualTable(ScrollView, Generic[KeyT, RowT], can_focus=True):
     class Chosen(Message):
         """The row under the cursor was chosen with enter or a double click."""
 
-        def __init__(self, table: VirtualTable[KeyT, RowT]) -> None:
+        def __init__(self, table: VirtualTable[Any, Any]) -> None:
             self.table = table
             super().__init__()
 
         @property
-        def control(self) -> VirtualTable[KeyT, RowT]:
+        def control(self) -> VirtualTable[Any, Any]:
             """The table."""
             return self.table
 
@@ -414,10 +414,10 @@ class VirtualTable(ScrollView, Generic[KeyT, RowT], can_focus=True):
         self._place()
         width = self.size.width
         base = self.rich_style
+        if not len(self._list):
+            return self._empty_strip(y, width, base)
         if y < HEADER:
             return self._header_strip(width)
-        if not len(self._list):
-            return self._empty_strip(y - HEADER, width, base)
         index = self.scroll_offset.y + y - HEADER
         if index >= len(self._list):
             return Strip.blank(width, base)
