@@ -184,9 +184,10 @@ def plan_target(order: Json, reserved_bytes: Callable[[int], int]) -> Json:
             answer["existing_bytes"] = existing.st_size
         folder = _nearest_folder(os.path.dirname(path))
         disk = os.statvfs(folder)
-        free_bytes = answer["free_bytes"] = disk.f_bavail * disk.f_frsize
+        # File systems without blocks (/proc and its like) have no free space to speak of.
+        free_bytes = answer["free_bytes"] = disk.f_bavail * disk.f_frsize if disk.f_blocks else None
         action = _action(path, existing, order)
-        if action == "send":
+        if action == "send" and free_bytes is not None:
             available = free_bytes - reserved_bytes(os.stat(folder).st_dev)
             _check_space(path, order["source"]["size"], available, order["reserve_bytes"])
         answer["action"] = action

@@ -38,6 +38,7 @@ START_SECONDS = 60.0
 _LOG_INTERVAL_SECONDS = 0.2
 _INFO_INTERVAL_SECONDS = 1.0
 _END_SECONDS = 8.0
+_RAY_LOOKS_SECONDS = 1.2
 _AGENT_JOBS_SINCE = (2, 49)
 
 
@@ -85,18 +86,21 @@ def results_in(log: str) -> list[Json]:
 
 
 async def delete_when_ended(jobs: JobClient, submission_id: str) -> None:
-    """Removes a job's record as soon as the job has ended; stops a job that will not end."""
+    """Removes a job's record once the job has ended.
+
+    Ray looks after a job once a second. A record that is removed before it looked comes back as a
+    failed job without an entry point, so the removal waits that long.
+
+    Raises:
+        CastrayError: The job does not end, or the cluster does not answer.
+    """
     deadline = time.monotonic() + _END_SECONDS
-    while True:
-        try:
-            await jobs.delete(submission_id)
-            return
-        except NotFoundError:
-            return
-        except RayAnswerError:
-            if time.monotonic() > deadline:
-                raise
+    while not jobs.agent and not (await jobs.info(submission_id)).finished:
+        if time.monotonic() > deadline:
+            raise TransferError(f"Job {submission_id} does not end")
         await asyncio.sleep(_LOG_INTERVAL_SECONDS)
+    await asyncio.sleep(_RAY_LOOKS_SECONDS)
+    await jobs.delete(submission_id)
 
 
 class CoordinatorStarter:
