@@ -123,6 +123,8 @@ class ProgressLine:
             now: A monotonic time in seconds.
             width: The most terminal cells to use.
         """
+        if not transfer.bytes_done:
+            self._samples.clear()  # the time before the first byte says nothing about the rate
         self._samples.append((now, transfer.bytes_done))
         while now - self._samples[0][0] > _RATE_WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
