@@ -3,6 +3,7 @@ engine imports at run time keeps to them as well."""
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -98,3 +99,16 @@ def test_every_module_of_the_engine_does_without_terminal_and_ray() -> None:
     )
     assert "castray_tui" in modules
     assert not {"textual", "rich", "ray", "pygments", "click"} & modules
+
+
+def test_asking_over_http_brings_no_terminal_along() -> None:
+    modules = modules_of("from castray_tui.core.ray_api.http import load_httpx\nload_httpx()")
+    assert "httpx" in modules
+    assert not {"textual", "rich", "pygments", "click"} & modules
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "castray_tui" / "agent").rglob("*.py")), ids=lambda path: path.name
+)
+def test_what_is_shipped_into_clusters_is_python_3_8(path: Path) -> None:
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
