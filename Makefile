@@ -54,5 +54,6 @@ $(VENV)/compiled: $(VENV)/installed $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf "$(VENV)" build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
-	find castray_tui tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	[ ! -e "$(VENV)/pyvenv.cfg" ] || rm -rf "$(VENV)"
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find $(wildcard castray_tui tests benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -266,6 +266,26 @@ async def test_a_path_that_cannot_be(tmp_path: Path) -> None:
     await assert_works_in_memory(Journal.open(tmp_path / "folder"), "state_dir")
 
 
+@pytest.mark.parametrize("begin", ["before", "after"])
+async def test_a_file_that_another_process_does_not_let_go_of(
+    path: Path, monkeypatch: pytest.MonkeyPatch, begin: str
+) -> None:
+    monkeypatch.setattr(journal_store, "_BUSY_TIMEOUT_SECONDS", 0.05)
+    first = Journal.open(path)
+    old = await first.add_event(draft("old"))
+    holder = sqlite3.connect(path, isolation_level=None)
+    journal = Journal.open(path) if begin == "before" else first
+    holder.execute("BEGIN IMMEDIATE")
+    new = await journal.add_event(draft("new"))
+    assert journal.problem is not None
+    assert "See which other castray holds it" in journal.problem
+    assert await journal.events() == [new, old]
+    holder.execute("ROLLBACK")
+    holder.close()
+    await journal.close()
+    await first.close()
+
+
 async def test_a_newer_castrays_file_is_left_alone(path: Path) -> None:
     journal = Journal.open(path)
     await journal.add_event(draft("old"))

@@ -84,6 +84,7 @@ class JournalStore:
         else:
             with _opening(path):
                 self._connection = self._opened(path)
+                self.last_id = max(self.last_id, self._last_number() or 0)
         if first_id > 1:
             self._number_from(first_id)
 
@@ -223,16 +224,21 @@ class JournalStore:
                     self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
+    def _last_number(self) -> int | None:
+        """The highest number that an event ever got; None before the first."""
+        row = self._connection.execute(
+            "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+        ).fetchone()
+        return None if row is None else int(row[0])
+
     def _number_from(self, first_id: int) -> None:
         with self._transaction():
-            row = self._connection.execute(
-                "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
-            ).fetchone()
-            if row is None:
+            last = self._last_number()
+            if last is None:
                 self._connection.execute(
                     "INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (first_id - 1,)
                 )
-            elif row[0] < first_id - 1:
+            elif last < first_id - 1:
                 self._connection.execute(
                     "UPDATE sqlite_sequence SET seq = ? WHERE name = 'events'", (first_id - 1,)
                 )
