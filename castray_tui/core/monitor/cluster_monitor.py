@@ -236,7 +236,7 @@ class ClusterMonitor:
             self._was_restarted(listing.identity)
             return
         if self._doors.access == "dashboard":
-            if first:
+            if not summary_asked:
                 summary_asked = self._start_summary()
             if self._summary_task is not None and summary_asked:
                 # The first view waits for the figures: whoever looks only once wants them.

@@ -210,3 +210,4 @@ class Doors:
             await client.aclose()
         if identity.confirms(told):
             self._use_dashboard(url)
+            self._look_again_at = 0.0

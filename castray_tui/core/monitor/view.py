@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
 
-from castray_tui.core.models import Cluster, Node, NodeStatus
+from castray_tui.core.models import Cluster, Node, NodeHardware, NodeStatus
 from castray_tui.core.ray_api.node_names import node_names
 from castray_tui.core.ray_api.node_records import NodeRecord, NodeRow
 
@@ -111,10 +111,9 @@ class NodeBook:
             is_head=row.is_head,
             reason=reason,
             resources_total=row.resources_total,
-            resources_used=self.used.get(row.node_id),
+            resources_used=self.used.get(row.node_id) if row.alive else None,
             labels=row.labels,
-            # Through the GCS no figures come, and the dashboard's last ones would only mislead.
-            hardware=record.hardware if record and cluster.access != "gcs" else None,
+            hardware=self._hardware(row, record, cluster),
             last_seen=self.seen_at.get(row.node_id),
             started_at=row.started_at,
             ended_at=row.ended_at,
@@ -122,6 +121,15 @@ class NodeBook:
             python=record.python if record else None,
             agent_port=row.agent_port or (record.agent_port if record else None),
         )
+
+    def _hardware(
+        self, row: NodeRow, record: NodeRecord | None, cluster: Cluster
+    ) -> NodeHardware | None:
+        """The figures, as long as new ones may come. Ray goes on showing a dead node's last ones,
+        and through the GCS none come at all."""
+        if record is None or not row.alive or cluster.access == "gcs":
+            return None
+        return record.hardware
 
     def _status(self, row: NodeRow, health: Health) -> NodeStatus:
         if not row.alive:

@@ -35,6 +35,8 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "0",
 }
+_AGENT_KEYS = ("DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX:", "DASHBOARD_AGENT_PORT_PREFIX:")
+"""From 2.49 or before, and up to 2.38."""
 _DRAINING = 4
 """``NodeStatus.DRAINING`` in Ray's autoscaler.proto."""
 
@@ -129,6 +131,7 @@ class _Gcs:
         self._address = address
         self._client: Any = None
         self._facts: dict[str, str | None] = {}
+        self._agent_ports: dict[str, int] = {}
 
     def answer(self, request: Request, timeout: float) -> dict[str, object]:
         """``{"ok": …}`` or ``{"error": …, "message": …}``; never raises."""
@@ -153,6 +156,7 @@ class _Gcs:
     def _forget(self) -> None:
         self._client = None
         self._facts = {}
+        self._agent_ports = {}
 
     def _probe(self) -> None:
         """The client's constructor blocks for 40 s where nobody listens."""
@@ -178,6 +182,7 @@ class _Gcs:
         if not self._facts:
             self._facts = _facts(client, timeout)
         rows = [_row(info) for info in _infos(client.get_all_node_info(timeout=timeout))]
+        self._add_agent_ports(client, rows, timeout)
         usage, draining, session_name = _usage_and_draining(client, timeout)
         return {
             **self._facts,
@@ -186,6 +191,22 @@ class _Gcs:
             "usage": usage,
             "draining": draining,
         }
+
+    def _add_agent_ports(self, client: Any, rows: list[dict[str, Any]], timeout: float) -> None:
+        """Rays before 2.5x keep the agents' ports in the key-value store only, as
+        ``[…, http port, grpc port]``."""
+        for row in rows:
+            node_id = row["node_id"]
+            if row["state"] != "ALIVE" or row["agent_port"] > 0:
+                continue
+            if node_id not in self._agent_ports:
+                for prefix in _AGENT_KEYS:
+                    key = (prefix + node_id).encode()
+                    value = client.internal_kv_get(key, b"dashboard", timeout=timeout)
+                    if value:
+                        self._agent_ports[node_id] = int(json.loads(value)[-2])
+                        break
+            row["agent_port"] = self._agent_ports.get(node_id, 0)
 
     def _job_record(self, client: Any, submission_id: str, timeout: float) -> object:
         key = f"_ray_internal_job_info_{submission_id}".encode()
@@ -225,7 +246,7 @@ def _infos(told: Any) -> list[Any]:
     return values
 
 
-def _row(info: Any) -> dict[str, object]:
+def _row(info: Any) -> dict[str, Any]:
     """A node in the words of the dashboard's ``/api/v0/nodes``, so one reader serves both."""
     return {
         "node_id": info.node_id.hex(),

@@ -140,7 +140,7 @@ def read_usage(raw: object) -> dict[str, float] | None:
     """One node's use from the GCS, ``{resource: [used, total]}``, as ``{resource: used}``."""
     if not isinstance(raw, Mapping):
         return None
-    return numbers({name: at(sequence(pair), 0) for name, pair in raw.items()})
+    return numbers({name: at(sequence(pair), 0) for name, pair in raw.items()}) or None
 
 
 def read_logical(raw: object) -> dict[str, float] | None:
