@@ -1,0 +1,114 @@
+"""The agent runs where it is sent: old Pythons, nothing installed, small enough for one argument."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import castray_tui.agent
+from castray_tui.agent import bundle
+from castray_tui.core.config import TransferSettings
+from castray_tui.core.transfer import shipping
+
+PACKAGE = Path(castray_tui.agent.__file__).parent
+SOURCES = sorted(PACKAGE.glob("*.py"))
+# One argument of a Linux process holds 128 KiB.
+LIMIT_BYTES = 100_000
+
+LOOPBACK_COPY = """
+import os, sys, time
+from castray_agent.node_agent import NodeAgent
+source, target = sys.argv[1:]
+agent = NodeAgent("127.0.0.1", (0, 0))
+probe = agent.call("probe", {"path": source, "roots": []})
+transfer = {"transfer": "ab" * 16}
+plan = agent.call("plan", dict(path=target, source=probe, overwrite="if-different", roots=[],
+                               reserve_bytes=0))
+assert plan["action"] == "send", plan
+hello = agent.call("allow", dict(transfer, secret="11" * 32, targets=[dict(
+    index=0, path=target, size=probe["size"], overwrite="if-different", reserve_bytes=0,
+    part_id="x")]))
+names = ("size", "mtime_ns", "inode", "device", "machine")
+agent.call("send", dict(transfer, path=source, signature={name: probe[name] for name in names},
+    mode=probe["mode"], chunk_bytes=65536, rate_limit=0,
+    targets=[{"index": 0, "hops": [{"mode": "dial", "endpoints": hello["endpoints"]}]}]))
+while True:
+    status = agent.call("status", transfer)
+    if status["done"]:
+        break
+    time.sleep(0.01)
+assert status["targets"][0]["verdict"] == "verified", status
+print("verified by", sys.version.split()[0])
+"""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_reads_as_python_3_8(path: Path) -> None:
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_imports_the_standard_library_ray_and_itself(path: Path) -> None:
+    imported = set()
+    for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+            imported.add(str(statement.module).split(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"ray", bundle.PACKAGE}
+    assert foreign == set()
+
+
+def copies(python: str, tmp_path: Path) -> str:
+    source = tmp_path / "src"
+    source.write_bytes(b"x" * 200_000)
+    done = subprocess.run(
+        [python, "-I", "-c", bundle.program(LOOPBACK_COPY), str(source), str(tmp_path / "dst")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "dst").read_bytes() == source.read_bytes()
+    return done.stdout
+
+
+def test_copies_from_memory_alone(tmp_path: Path) -> None:
+    assert "verified" in copies(sys.executable, tmp_path)
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.12", "3.13"])
+def test_copies_under_other_pythons(version: str, tmp_path: Path) -> None:
+    python = shutil.which(f"python{version}")
+    if python is None and (uv := shutil.which("uv")):
+        found = subprocess.run(
+            [uv, "python", "find", "--no-python-downloads", version],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        python = found.stdout.strip() or None
+    if python is None or subprocess.run([python, "-V"], check=False).returncode:
+        pytest.skip(f"Python {version} is not on this machine")
+    assert f"verified by {version}." in copies(python, tmp_path)
+
+
+def test_the_entry_point_is_one_argument_and_holds_no_secret(own_home: Path) -> None:
+    key = shipping.CastrayKey(own_home / "state")
+    command = shipping.entrypoint(
+        "/opt/a python/bin/python", shipping.coordinator_config(key, TransferSettings())
+    )
+    assert len(command.encode()) < LIMIT_BYTES
+    assert f"{key.private:x}" not in command
+    assert f"{key.public:x}" in command
+    assert command.startswith("'/opt/a python/bin/python' -c ")
+    key_file = own_home / "state" / "transfer.key"
+    assert key_file.stat().st_mode & 0o077 == 0
+    assert shipping.CastrayKey(own_home / "state").private == key.private
