@@ -286,6 +286,20 @@ async def test_a_file_that_another_process_does_not_let_go_of(
     await first.close()
 
 
+async def test_a_castray_that_was_stopped_while_it_opened_the_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="the lock needs POSIX")
+    monkeypatch.setattr(journal_store, "_BUSY_TIMEOUT_SECONDS", 0.05)
+    path.parent.mkdir()
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        journal = Journal.open(path)
+        await journal.add_event(draft())
+        assert journal.problem is None
+        await journal.close()
+
+
 async def test_a_newer_castrays_file_is_left_alone(path: Path) -> None:
     journal = Journal.open(path)
     await journal.add_event(draft("old"))

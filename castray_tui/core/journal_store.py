@@ -23,6 +23,7 @@ MAX_TRANSFERS = 10_000
 MAX_TRANSFER_BYTES = 128 * 1024 * 1024
 _PRUNE_EVERY_EVENTS = 1_000
 _BUSY_TIMEOUT_SECONDS = 5.0
+_LOCK_RETRY_SECONDS = 0.01
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -304,9 +305,16 @@ def _opening(path: Path) -> Iterator[None]:
         return
     lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        with contextlib.suppress(OSError):  # some network file systems have none
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_LOCK_RETRY_SECONDS)
+            except OSError:  # some network file systems have no locks
+                break
+        yield  # without the lock, too: one castray that was stopped must not stop them all
     finally:
         os.close(lock)
 
