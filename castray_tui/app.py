@@ -39,6 +39,7 @@ from castray_tui.messages import (
 from castray_tui.screens.fleet import FleetScreen
 from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.glyphs import AsciiFilter, glyphs_for
+from castray_tui.screens.widgets.key_bar import types_into_focus
 from castray_tui.screens.widgets.transfer_rates import ENDED
 from castray_tui.themes import OWN_THEMES
 
@@ -78,7 +79,7 @@ class CastrayApp(App[int]):
         Binding("ctrl+p", "command_palette", "Commands", show=False, priority=True,
             id="app.palette", tooltip="Find an action by its name and do it",
         ),
-        Binding("question_mark", "help", "Help", key_display="?", id="app.help",
+        Binding("question_mark,f1", "help", "Help", key_display="?", id="app.help",
             tooltip="The keys that work where you are",
         ),
         Binding("ctrl+z", "suspend_process", "Suspend", show=False, id="app.suspend",
@@ -294,7 +295,9 @@ class CastrayApp(App[int]):
         from castray_tui.screens.help import HelpScreen  # noqa: PLC0415 - when it is asked for
 
         if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(list(self.screen.active_bindings.values()), self._glyphs))
+            active = self.screen.active_bindings
+            typed = [key for key in active if types_into_focus(self.screen, key)]
+            self.push_screen(HelpScreen(list(active.values()), self._glyphs, typed=typed))
 
     @work(name="leave", group="leave", exclusive=True)
     async def action_leave(self) -> None:

@@ -70,6 +70,7 @@ class ConnectDialog(ModalScreen[None]):
         """Lays out the fields."""
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Connect to a cluster"
+            dialog.border_subtitle = "enter connect  tab list  esc close"
             yield Static("Address or name", classes="label", markup=False)
             yield Input(
                 self._chosen,

@@ -115,6 +115,7 @@ class EventsScreen(Screen[None]):
             self.notify(drawable(f"The journal cannot be read: {error}"), severity="error",
                 markup=False)  # fmt: skip
             return
+        self.table.say_when_empty("Nothing has happened yet.")
         before = self.table.rows
         # The same object for the same event, so that the table sees what is new.
         self.table.set_rows({event.id: before.get(event.id, event) for event in events})

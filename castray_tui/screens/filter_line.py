@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding, BindingType
+from textual.content import Content
 from textual.widgets import Input
 
 from castray_tui.core.errors import UsageError
@@ -29,8 +30,10 @@ class FilterLine(Input):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "clear_filter", "Clear", id="filter.clear", tooltip="No filter"),
-        Binding(
-            "enter,tab,down", "keep", "Keep", id="filter.keep",
+        Binding("enter", "keep", "Keep", key_display="enter", id="filter.keep",
+            tooltip="Keep the filter and go back to the rows",
+        ),
+        Binding("tab,down", "keep", "Keep", show=False, id="filter.rows",
             tooltip="Keep the filter and go back to the rows",
         ),
     ]  # fmt: skip
@@ -73,7 +76,5 @@ class FilterLine(Input):
         self.remove()
 
 
-def _subtitle(text: str) -> Any:
-    from textual.content import Content  # noqa: PLC0415
-
+def _subtitle(text: str) -> Content:
     return Content(f" {text} ").stylize("$error")

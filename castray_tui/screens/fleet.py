@@ -1,4 +1,4 @@
-"""The one screen that tells all: clusters, the nodes of the fleet, transfers, what happened last."""
+"""The one screen that tells all: clusters, the fleet's nodes, transfers, what happened last."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -14,6 +15,7 @@ from textual.widgets import Static
 
 from castray_tui.screens.widgets.glyphs import Glyphs
 
+_TOOLTIP_WIDTH = 43
 _GROUPS = (
     ("fleet", "Here"),
     ("table", "In tables"),
@@ -35,6 +37,7 @@ class HelpScreen(ModalScreen[None]):
     Args:
         bindings: What works on the screen that help was asked on.
         glyphs: The signs to draw with.
+        typed: Keys that a field takes as text at present.
     """
 
     CSS_PATH = "dialogs.tcss"
@@ -57,8 +60,11 @@ class HelpScreen(ModalScreen[None]):
         ),
     ]  # fmt: skip
 
-    def __init__(self, bindings: Sequence[ActiveBinding], glyphs: Glyphs) -> None:
+    def __init__(
+        self, bindings: Sequence[ActiveBinding], glyphs: Glyphs, *, typed: Collection[str] = ()
+    ) -> None:
         super().__init__()
+        self._typed = frozenset(typed)
         self._active = bindings
         self._glyphs = glyphs
 
@@ -74,14 +80,16 @@ class HelpScreen(ModalScreen[None]):
         groups: dict[str, dict[str, tuple[list[str], str, str]]] = {}
         for active in self._active:
             binding = active.binding
-            if binding.id is None or binding.system:
+            if binding.id is None or binding.system or binding.key in self._typed:
                 continue
             prefix = binding.id.partition(".")[0]
             title = next((title for known, title in _GROUPS if known == prefix), "This window")
             entry = groups.setdefault(title, {}).setdefault(
                 binding.id, ([], binding.description, binding.tooltip)
             )
-            entry[0].append(self.app.get_key_display(binding))
+            key = self.app.get_key_display(binding)
+            if key not in entry[0]:
+                entry[0].append(key)
         return {
             title: [(" ".join(keys), name, tooltip) for keys, name, tooltip in entries.values()]
             for title, entries in sorted(
@@ -95,15 +103,19 @@ class HelpScreen(ModalScreen[None]):
         for title, entries in self.entries().items():
             lines.append(Content.assemble((f"{title}", "bold $primary")))
             for keys, name, tooltip in entries:
+                first, *more = textwrap.wrap(tooltip, _TOOLTIP_WIDTH) or [""]
                 lines.append(
                     Content.assemble(
-                        (f"  {keys:<20} ", "$secondary"), (f"{name:<12} ", "bold"), tooltip
+                        (f"  {keys:<12} ", "$secondary"), (f"{name:<12} ", "bold"), first
                     )
                 )
+                lines += [Content(" " * 28 + line) for line in more]
             lines.append(Content(""))
         lines.append(Content.assemble(("Filters", "bold $primary")))
         for text, meaning in _FILTER_HELP:
-            lines.append(Content.assemble((f"  {text:<24} ", "$secondary"), meaning))
+            first, *more = textwrap.wrap(meaning, _TOOLTIP_WIDTH)
+            lines.append(Content.assemble((f"  {text:<25} ", "$secondary"), first))
+            lines += [Content(" " * 28 + line) for line in more]
         return Content("\n").join(lines)
 
     def action_dismiss_screen(self) -> None:

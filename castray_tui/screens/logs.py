@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -96,13 +97,18 @@ class LogsScreen(Screen[None]):
             engine = await self._engine()
             files = await engine.log_files(self._node.cluster, self._node.node_id)
         except CastrayError as error:
-            self._answer.show(((str(error), "bad"),))
+            self._failed(str(error))
             return
         except Exception as error:
-            self._answer.show(((f"{type(error).__name__}: {error}", "bad"),))
+            self._failed(f"{type(error).__name__}: {error}")
             return
+        self.table.say_when_empty("The node offers no log files.")
         self.table.set_rows({file.name: file for file in files})
         self._answer.show(((f"{len(files)} files; enter opens the end of one.", "dim"),))
+
+    def _failed(self, why: str) -> None:
+        self._answer.show((("The files cannot be listed; r asks again.", "bad"),))
+        self.table.say_when_empty(*textwrap.wrap(drawable(why), max(self.size.width - 6, 20)))
 
     @on(VirtualTable.Chosen)
     def _chosen(self, message: VirtualTable.Chosen) -> None:

@@ -10,6 +10,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
 _HIDDEN = ("app.commands", "app.palette")
+_MOVES = "table."
 
 
 class ActionProvider(Provider):
@@ -20,6 +21,8 @@ class ActionProvider(Provider):
         for active in self.screen.active_bindings.values():
             binding = active.binding
             if binding.id is None or binding.id in seen or binding.id in _HIDDEN:
+                continue
+            if binding.id.startswith(_MOVES) and binding.id != "table.choose":
                 continue
             if not active.enabled or not binding.description:
                 continue

@@ -158,6 +158,7 @@ class TransferDialog(ModalScreen[None]):
         here = str(Path.cwd())
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Transfer"
+            dialog.border_subtitle = "enter plan  ctrl+s start  ctrl+r fetch instead  esc close"
             yield Static("Source: a path here, or CLUSTER/NODE:PATH", classes="label", markup=False)
             yield Input(
                 here if here.endswith("/") else f"{here}/", id="source", select_on_focus=False

@@ -49,6 +49,7 @@ class Column(Generic[RowT]):
         content: How wide its content is, where the column grows to its longest content before
             others grow.
         wish: Cells that it should have before columns of priority 4 and more get a place.
+        loud: Whether it keeps its colours in a row that is drawn quiet.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Column(Generic[RowT]):
     descends: bool = False
     content: Callable[[RowT], int] | None = None
     wish: int = 0
+    loud: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def place_columns(
 
     def wished(column: Column[RowT]) -> int:
         if column.content is None:
-            return column.width
+            return max(column.width, column.wish)
         return max(column.width, min(content_widths(column), column.wish))
 
     def needed(width_of: Callable[[Column[RowT]], int]) -> int:

@@ -36,11 +36,13 @@ def fleet_parts(fleet: Fleet, glyphs: Glyphs) -> list[Cell]:
     if unheard:
         nodes.append((f" {unheard} other", "warn"))
     parts.append(tuple(nodes))
-    parts += _load_parts(fleet.nodes, external)
+    load = _load_parts(fleet.nodes, external)
+    parts += load[:2]
     running = sum(transfer.state not in ENDED for transfer in fleet.transfers)
     parts.append(
         (("transfers ", "dim"), (str(running), "accent" if running else "dim")),
     )
+    parts += load[2:]
     if fleet.discovering:
         parts.append(((f"{glyphs.waiting} discovering", "accent"),))
     return parts

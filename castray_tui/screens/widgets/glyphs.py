@@ -139,7 +139,7 @@ _ASCII_FOR = {
     **dict.fromkeys("│┃║╎╏┆┇┊┋╵╷╹╻▏▎▍▌▐▕▊▉█▋", "|"),
     **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰╔╗╚╝╠╣╦╩╬┏┓┗┛┣┫┳┻╋▘▝▖▗▛▜▙▟", "+"),
     **dict.fromkeys("←◀◂«", "<"),
-    **dict.fromkeys("→▶▸»❯", ">"),
+    **dict.fromkeys("→▶▸»\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}", ">"),
     **dict.fromkeys("↑▲△▴", "^"),
     **dict.fromkeys("↓▼▽▾", "v"),
     **dict.fromkeys("●•◉■▪✓✔☑", "*"),

@@ -8,6 +8,17 @@ from castray_tui.screens.widgets.cells import Cell, Piece, cell_width
 from castray_tui.screens.widgets.glyphs import Glyphs
 from castray_tui.screens.widgets.line import Line
 
+_CHARACTERS = {"slash": "/", "asterisk": "*", "colon": ":", "question_mark": "?", "space": " "}
+
+
+def types_into_focus(screen: Screen[object], key: str) -> bool:
+    """Whether the key is a character that the focused field takes as text."""
+    focused = screen.focused
+    if focused is None:
+        return False
+    character = key if len(key) == 1 else _CHARACTERS.get(key)
+    return character is not None and focused.check_consume_key(key, character)
+
 
 class KeyBar(Line):
     """Keys and what they do, as many as fit; help and the way out always stay."""
@@ -30,6 +41,8 @@ class KeyBar(Line):
         seen: set[str] = set()
         for _, binding, enabled, _ in screen.active_bindings.values():
             if not binding.show or binding.action in seen or not binding.description:
+                continue
+            if types_into_focus(screen, binding.key):
                 continue
             seen.add(binding.action)
             display = self.app.get_key_display(binding)

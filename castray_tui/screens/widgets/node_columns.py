@@ -117,12 +117,10 @@ def _age(node: Node, paint: Paint) -> Cell:
     return ((figures.age(seconds), role if seconds is not None else "dim"),)
 
 
-def _note(node: Node, _: Paint) -> Cell:
-    if node.reason:
-        return ((node.reason, "bad" if node.status == "dead" else "warn"),)
-    if node.hostname and node.hostname != node.name:
-        return ((node.hostname, "dim"),)
-    return ()
+def _reason(node: Node, _: Paint) -> Cell:
+    if not node.reason:
+        return ()
+    return ((node.reason, "bad" if node.status == "dead" else "warn"),)
 
 
 NODE_COLUMNS: tuple[Column[Node], ...] = (
@@ -155,7 +153,8 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         13,
         value=SORT_COLUMNS["state"],
         content=lambda node: 2 + len(node.status),
-        wish=10,
+        wish=13,
+        loud=True,
     ),
     Column(
         "cpu",
@@ -163,6 +162,7 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         _metered(lambda node: node.hardware.cpu_percent if node.hardware else None),
         4,
         15,
+        wish=10,
         priority=1,
         right=True,
         value=SORT_COLUMNS["cpu"],
@@ -174,6 +174,7 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         _metered(lambda node: node.hardware.memory_percent if node.hardware else None),
         4,
         15,
+        wish=10,
         priority=1,
         right=True,
         value=SORT_COLUMNS["memory"],
@@ -185,6 +186,7 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         _gpus,
         4,
         15,
+        wish=10,
         priority=2,
         right=True,
         value=SORT_COLUMNS["gpu"],
@@ -196,6 +198,7 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         _metered(lambda node: disk_percent(node.hardware)),
         4,
         15,
+        wish=10,
         priority=3,
         right=True,
         value=SORT_COLUMNS["disk"],
@@ -207,6 +210,7 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         _metered(lambda node: store_percent(node.hardware)),
         5,
         15,
+        wish=10,
         priority=6,
         right=True,
         value=SORT_COLUMNS["store"],
@@ -232,7 +236,7 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         value=SORT_COLUMNS["net"],
         descends=True,
     ),
-    Column("age", "AGE", _age, 4, priority=1, right=True, value=SORT_COLUMNS["seen"]),
+    Column("age", "AGE", _age, 4, priority=1, right=True, value=SORT_COLUMNS["seen"], loud=True),
     Column(
         "address",
         "ADDRESS",
@@ -244,13 +248,30 @@ NODE_COLUMNS: tuple[Column[Node], ...] = (
         content=lambda node: text_width(node.address or ""),
         wish=13,
     ),
-    Column("note", "HOST OR REASON", _note, 16, 200, priority=8),
+    Column(
+        "host",
+        "HOST",
+        lambda node, _: ((node.hostname or figures.UNKNOWN, "dim"),),
+        9,
+        32,
+        priority=8,
+        value=SORT_COLUMNS["host"],
+        content=lambda node: text_width(node.hostname or ""),
+        wish=13,
+    ),
+    Column("reason", "REASON", _reason, 12, 200, priority=4, wish=14, loud=True),
 )
 
 
 def idle_columns(nodes: Iterable[Node]) -> frozenset[str]:
-    """Columns that have nothing to say about these nodes: GPUs where there are none."""
+    """Columns that have nothing to say about these nodes: GPUs where there are none, reasons where
+    all is well."""
+    idle = {"gpu", "reason"}
     for node in nodes:
+        if node.reason:
+            idle.discard("reason")
         if node.resources_total.get("GPU") or (node.hardware is not None and node.hardware.gpus):
-            return frozenset()
-    return frozenset({"gpu"})
+            idle.discard("gpu")
+        if not idle:
+            break
+    return frozenset(idle)

@@ -214,6 +214,11 @@ class VirtualTable(ScrollView, Generic[KeyT, RowT], can_focus=True):
                         self.refresh(Region(GUTTER + placed.x, HEADER + line, placed.width, 1))
         self._drawn = drawn
 
+    def say_when_empty(self, *lines: str) -> None:
+        """What stands there while there are no rows."""
+        self._empty = lines
+        self.refresh()
+
     # --- order and marks ------------------------------------------------------------------------
 
     def sort_by(self, column_key: str | None, *, descending: bool | None = None) -> None:
@@ -440,8 +445,11 @@ class VirtualTable(ScrollView, Generic[KeyT, RowT], can_focus=True):
             pieces = fit(
                 cell, placed.width, right=placed.column.right, ellipsis=self._glyphs.ellipsis
             )
+            dulled = quiet if quiet and not placed.column.loud else None
             segments += [
-                Segment(text, style + roles[role or quiet]) for text, role in pieces if text
+                Segment(text, style + roles[dulled or role or quiet])
+                for text, role in pieces
+                if text
             ]
         return Strip(segments).adjust_cell_length(width, style)
 
