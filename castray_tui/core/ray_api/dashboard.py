@@ -214,14 +214,11 @@ class DashboardClient:
         """All jobs Ray remembers. Their ``runtime_env`` may hold other people's secrets: it is
         taken out here and goes no further."""
         told = await self.http.get_json("/api/jobs/", max_body_bytes=_STATE_MAX_BODY_BYTES)
-        rows: object = told
-        if isinstance(told, Mapping):
-            rows = list(told.values())
-        if not isinstance(rows, list):
+        if not isinstance(told, list):
             raise RayAnswerError(f"{self.http.shown_url}/api/jobs/ answered without a list")
         return tuple(
             {key: value for key, value in row.items() if key != "runtime_env"}
-            for row in rows
+            for row in told
             if isinstance(row, Mapping)
         )
 
@@ -257,6 +254,8 @@ class DashboardClient:
             params={"node_id": node_id, "filename": name, "lines": str(lines)},
             max_body_bytes=_LOG_MAX_BODY_BYTES,
         )
+        if answer.status in {401, 403}:
+            self.http.check(answer)
         words = error_words(answer) if answer.status >= 400 else ""
         body = answer.body
         # Newer Rays, whose body is the log as it is, offer it as a file of that name.

@@ -261,7 +261,7 @@ class RayHttp:
                 if response.headers.get("content-encoding", "identity") not in {"", "identity"}:
                     raise RayAnswerError(f"{shown} sent a compressed answer that was not asked for")
                 body = bytearray()
-                async for chunk in response.aiter_raw():
+                async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > max_body_bytes:
                         raise RayAnswerError(

@@ -153,10 +153,9 @@ class JobClient:
     async def list(self) -> list[JobInfo]:
         """All jobs that the dashboard remembers, in Ray's order."""
         told = await self.http.get_json("/api/jobs/", max_body_bytes=_JOBS_MAX_BODY_BYTES)
-        rows = list(told.values()) if isinstance(told, Mapping) else told
-        if not isinstance(rows, list):
+        if not isinstance(told, list):
             raise RayAnswerError(f"{self.http.shown_url}/api/jobs/ answered without a list")
-        return [job_info(row) for row in rows if isinstance(row, Mapping)]
+        return [job_info(row) for row in told if isinstance(row, Mapping)]
 
     async def stop(self, submission_id: str) -> bool:
         """Asks the driver to end (SIGTERM, then SIGKILL after 3 s).
