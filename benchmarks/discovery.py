@@ -6,7 +6,7 @@ and prints
 - the whole process ``castray discover --json`` against ``ray status``, run in turn, medians
   (the goal: at most 0.35);
 - the discovery itself (the goal: under 200 ms), and with one dashboard stopped (no more than the
-  time-out of one question, 1 s, on top).
+  time-out of one question, 1.5 s, on top).
 
 Usage: python benchmarks/discovery.py [--runs N] [--old-python PYTHON]
 """
@@ -28,11 +28,12 @@ from pathlib import Path
 
 import psutil
 
+from castray_tui.core.discovery.surroundings import PROBE_SECONDS
 from castray_tui.core.own_cluster import OwnCluster
 
 GOAL_RATIO = 0.35
 GOAL_SECONDS = 0.2
-PROBE_SECONDS = 1.0
+
 # Ray asks for a token by itself where the user has one in a file.
 OPEN = {"RAY_AUTH_MODE": "disabled"}
 TOKEN = "castray-benchmark-token-0123456789"

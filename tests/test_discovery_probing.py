@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 from fake_servers import (
@@ -277,6 +278,19 @@ async def test_a_hung_gcs_lives_if_its_process_does() -> None:
 
 
 @pytest.mark.usefixtures("nobody")
+async def test_a_gcs_in_another_namespace_lives_though_our_loopback_says_otherwise() -> None:
+    async with FakeServer(default=gcs_replies()) as server:
+        theirs = replace(local("session_theirs", server.port), maybe_elsewhere=True)
+        claim = Claim(
+            sources=("process_scan",), session_name="session_theirs", gcs=theirs.gcs, local=theirs
+        )
+        sighting = await verify(claim, Surroundings(probe_seconds=SECONDS))
+    assert sighting is not None
+    assert (sighting.session_name, sighting.gcs_address) == ("session_theirs", None)
+    assert sighting.cluster_id is None
+
+
+@pytest.mark.usefixtures("nobody")
 async def test_a_dashboard_of_another_cluster_is_not_taken_for_ones_own() -> None:
     async with (
         FakeServer(default=gcs_replies()) as gcs,
@@ -331,6 +345,21 @@ async def test_a_scan_sends_no_token_and_reports_no_dead_cluster(
         report = await discover(scan_of(server))
     assert report.clusters == ()
     assert [one.what for one in report.foreign] == ["Ray dashboard whose GCS does not answer"]
+
+
+@pytest.mark.usefixtures("nobody")
+async def test_a_host_that_cannot_be_read_hides_no_other() -> None:
+    async with FakeServer(ray_dashboard()) as server:
+        report = await discover(
+            DiscoveryRequest(
+                methods=("dashboard_scan",),
+                ports=(server.port, server.port),
+                hosts=("me:secret@host", f"127.0.0.2:{server.port}"),
+            )
+        )
+    assert [cluster.key for cluster in report.clusters] == ["ab" * 28]
+    assert "password" in (report.methods[0].error or "")
+    assert "secret" not in (report.methods[0].error or "")
 
 
 async def test_a_method_that_fails_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

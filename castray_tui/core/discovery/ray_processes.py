@@ -350,6 +350,7 @@ class LocalSession:
         dashboard_pids: Processes of ``dashboard.py``.
         elsewhere: Whether its processes live in another network namespace, so that their loopback
             addresses lead nowhere from here.
+        maybe_elsewhere: Whether that may not be known (other users' processes).
         same_files: Whether its paths mean the same files here.
         stated_port: Its GCS's port by its own words, wherever that can be reached.
     """
@@ -363,7 +364,7 @@ class LocalSession:
     raylet_count: int = 0
     dashboard_pids: tuple[int, ...] = ()
     elsewhere: bool = False
-    network: int | None = None
+    maybe_elsewhere: bool = False
     same_files: bool = True
     stated_port: int | None = None
     temp_dir: str | None = None
@@ -445,7 +446,7 @@ def _session(
             process.pid for process in processes if process.role == "dashboard" and process.pid
         ),
         elsewhere=elsewhere,
-        network=leader.network,
+        maybe_elsewhere=leader.network is None and local.own_network is not None,
         same_files=leader.same_files,
         stated_port=leader.gcs[1] if leader.gcs else None,
         temp_dir=_first(process.temp_dir for process in processes),

@@ -20,8 +20,9 @@ from castray_tui.core.discovery.ray_processes import (
 
 _Answer = TypeVar("_Answer")
 
-PROBE_SECONDS = 1.0
-"""How long one server may take for one answer; a healthy one takes 10 ms."""
+PROBE_SECONDS = 1.5
+"""How long one server may take for one answer; a healthy one takes 10 ms, on a machine that is busy
+to the brim up to a second."""
 
 
 async def _known(standing: Standing) -> Standing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,12 @@ def default_temp_dirs(environ: Mapping[str, str]) -> tuple[str, ...]:
         folders += [str(Path(ray_tmpdir) / "ray"), ray_tmpdir]
     if tmpdir:
         folders.append(str(Path(tmpdir) / "ray"))
-    folders.append("/tmp/ray")  # noqa: S108 - Ray's own default
+    if sys.platform == "win32":
+        import tempfile  # noqa: PLC0415 - 10 ms that only Windows needs
+
+        folders.append(str(Path(tempfile.gettempdir()) / "ray"))
+    else:
+        folders.append("/tmp/ray")  # noqa: S108 - Ray's own default
     return tuple(dict.fromkeys(folders))
 
 

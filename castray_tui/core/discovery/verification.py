@@ -90,7 +90,7 @@ async def _ask_gcs(claim: Claim, evidence: _Evidence, surroundings: Surroundings
         return True
     # Refused, or somebody else stands there: dead, unless it lives in a namespace of its own and
     # the address only happens to mean something here as well.
-    if local is not None and local.has_gcs and local.elsewhere:
+    if local is not None and local.has_gcs and (local.elsewhere or local.maybe_elsewhere):
         evidence.notes.append("Its GCS cannot be reached from here.")
         return True
     return False
