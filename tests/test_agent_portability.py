@@ -1,4 +1,4 @@
-"""The agent runs where it is sent: old Pythons, nothing installed, small enough for one argument."""
+"""The agent runs where it is sent: old Pythons, nothing installed, one argument of a process."""
 
 from __future__ import annotations
 

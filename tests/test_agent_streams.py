@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -135,8 +136,7 @@ def test_a_source_that_changed_since_the_plan_is_not_begun(
                 "transfer": pair.transfer,
                 "path": str(source),
                 "signature": {
-                    name: probe[name]
-                    for name in ("size", "mtime_ns", "inode", "device", "machine")
+                    name: probe[name] for name in ("size", "mtime_ns", "inode", "device", "machine")
                 },
                 "mode": 0o644,
                 "chunk_bytes": 65536,
@@ -172,10 +172,8 @@ class Meddler:
         except OSError:
             pass
         for sock in (one, other):
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def close(self) -> None:
         self._server.close()

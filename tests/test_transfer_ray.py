@@ -1,4 +1,4 @@
-"""Files between this machine and real Ray clusters of two versions, and what stays behind: nothing."""
+"""Files between this machine and real Ray clusters of two versions; nothing stays behind."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
 from conftest import StartCluster
 from ray_lab import OLD_RAY
-from transfer_lab import LabFleet, digest, sent, service, verdicts
+from transfer_lab import LabFleet, Published, digest, sent, service, verdicts
 
 from castray_tui.core.errors import NotFoundError, ReadOnlyError, TransferError
 from castray_tui.core.models import TransferRequest
+from castray_tui.core.transfer.service import TransferService
 from castray_tui.core.transfer.sessions import call
 
 pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
@@ -30,11 +32,14 @@ MIB = 1024 * 1024
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lab(module_clusters: StartCluster) -> AsyncIterator[LabFleet]:
+async def lab(
+    module_clusters: StartCluster, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LabFleet]:
     """``old``: three nodes of the oldest Ray; ``new``: two of castray's own."""
-    old, new = await asyncio.gather(
-        module_clusters(version=OLD_RAY, node_count=3), module_clusters(node_count=2)
-    )
+    # A token in the home of whoever runs the tests would switch Ray's authentication on.
+    home = {"HOME": str(tmp_path_factory.mktemp("home"))}
+    old = await module_clusters(version=OLD_RAY, node_count=3, environment=home)
+    new = await module_clusters(node_count=2, environment=home)
     made = LabFleet()
     await made.add("old", old)
     await made.add("new", new)
@@ -49,6 +54,23 @@ def source(tmp_path: Path) -> Path:
     path.chmod(0o640)
     os.utime(path, (1_600_000_000, 1_600_000_000))
     return path
+
+
+StartService = Callable[..., tuple[TransferService, Published]]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def start(lab: LabFleet, tmp_path: Path) -> AsyncIterator[StartService]:
+    """Makes transfer services that share a state folder, and closes them."""
+    made: list[TransferService] = []
+
+    def start_one(**options: Any) -> tuple[TransferService, Published]:
+        one, published = service(lab, tmp_path / "state", **options)
+        made.append(one)
+        return one, published
+
+    yield start_one
+    await asyncio.gather(*(one.close() for one in made))
 
 
 def agent_processes() -> list[int]:
@@ -70,10 +92,10 @@ async def all_ended(pids: list[int], seconds: float) -> bool:
 
 
 async def test_local_file_to_every_node_and_nothing_left_behind(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
     before = agent_processes()
-    made, published = service(lab, tmp_path / "state")
+    made, published = start()
     transfer = await sent(made, str(source), f"old/*:{tmp_path}/out/")
     started = [pid for pid in agent_processes() if pid not in before]
     assert verdicts(transfer) == ["verified"] * 3
@@ -84,7 +106,7 @@ async def test_local_file_to_every_node_and_nothing_left_behind(
     assert copied.stat().st_mode & 0o777 == 0o640
     assert copied.stat().st_mtime == 1_600_000_000
     assert [path.name for path in copied.parent.iterdir()] == [source.name]
-    assert [state.state for state in published][0] == "planning"
+    assert published[0].state == "planning"
     assert started
 
     again = await sent(made, str(source), f"old/*:{tmp_path}/out/")
@@ -97,19 +119,19 @@ async def test_local_file_to_every_node_and_nothing_left_behind(
 
 
 async def test_between_nodes_within_and_across_versions_and_back(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    made, _ = service(lab, tmp_path / "state")
+    made, _ = start()
     worker = lab.node("old", head=False).name
     within = await sent(made, f"old/head:{source}", f"old/{worker}:{tmp_path}/within")
     across = await sent(made, f"old/{worker}:{tmp_path}/within", f"new/*:{tmp_path}/across/")
-    home = await sent(made, f"new/head:{tmp_path}/across/within", f"local:{tmp_path}/home")
+    home = await sent(made, f"new/head:{tmp_path}/across/within", f"local:{tmp_path}/back")
     assert [verdicts(t) for t in (within, across, home)] == [
         ["verified"],
         ["verified", "verified"],
         ["verified"],
     ]
-    assert (tmp_path / "home").read_bytes() == source.read_bytes()
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
     assert within.kind == "unicast"
     assert across.route[0].startswith(f"old/{worker} → new/")
 
@@ -124,9 +146,9 @@ async def test_between_nodes_within_and_across_versions_and_back(
 
 
 async def test_what_cannot_be_is_said_for_each_target(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    made, _ = service(lab, tmp_path / "state")
+    made, _ = start()
     there = tmp_path / "there"
     there.write_text("mine")
     never = await sent(made, str(source), f"old/head:{there}", overwrite="never")
@@ -152,9 +174,9 @@ async def test_what_cannot_be_is_said_for_each_target(
 
 
 async def test_nodes_that_are_dead_or_unknown_to_ray_fail_and_the_rest_is_served(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    made, _ = service(lab, tmp_path / "state")
+    made, _ = start()
     nodes = [node for node in lab.fleet.nodes if node.cluster == "new"]
     dead = replace(nodes[0], node_id="d" * 56, name="gone", status="dead", reason="it was killed")
     # Ray knows no such node, but castray's picture of the cluster is older than that.
@@ -168,16 +190,21 @@ async def test_nodes_that_are_dead_or_unknown_to_ray_fail_and_the_rest_is_served
     by_name = {target.node: target for target in transfer.targets}
     assert by_name["gone"].reason == "node is dead: it was killed"
     assert "no such node" in str(by_name["stale"].reason)
-    assert sorted(str(v) for v in verdicts(transfer)) == ["failed", "failed", "verified", "verified"]
+    assert sorted(str(v) for v in verdicts(transfer)) == [
+        "failed",
+        "failed",
+        "verified",
+        "verified",
+    ]
     assert transfer.state == "partial"
     assert time.monotonic() - started < 30
     await made.close()
 
 
 async def test_read_only_clusters_are_refused_before_anything_is_submitted(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    made, published = service(lab, tmp_path / "state")
+    made, published = start()
     door = lab.doors["new"]
     lab.doors["new"] = replace(door, read_only_reason="its processes belong to somebody else")
     try:
@@ -190,8 +217,10 @@ async def test_read_only_clusters_are_refused_before_anything_is_submitted(
     await made.close()
 
 
-async def test_cancelling_leaves_no_file(lab: LabFleet, source: Path, tmp_path: Path) -> None:
-    made, published = service(lab, tmp_path / "state")
+async def test_cancelling_leaves_no_file(
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
+) -> None:
+    made, published = start()
     request = TransferRequest(
         (f"old/head:{source}",), (f"new/*:{tmp_path}/out/",), rate_limit_bytes_per_second=MIB
     )
@@ -209,10 +238,10 @@ async def test_cancelling_leaves_no_file(lab: LabFleet, source: Path, tmp_path: 
 
 
 async def test_agents_leave_when_idle_and_come_back_when_needed(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
     before = agent_processes()
-    made, _ = service(lab, tmp_path / "state", idle_seconds=2.0)
+    made, _ = start(idle_seconds=2.0)
     assert (await sent(made, str(source), f"old/head:{tmp_path}/a")).state == "done"
     started = [pid for pid in agent_processes() if pid not in before]
     assert started
@@ -249,7 +278,7 @@ asyncio.run(main())
 
 
 async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows_how(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
     before = agent_processes()
     told = {
@@ -278,7 +307,13 @@ async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows
         "target": f"new/{lab.node('new', head=False).name}:{tmp_path}/out",
     }
     first = subprocess.Popen(
-        [sys.executable, "-c", CASTRAY_THAT_IS_KILLED, str(Path(__file__).parent), json.dumps(told)],
+        [
+            sys.executable,
+            "-c",
+            CASTRAY_THAT_IS_KILLED,
+            str(Path(__file__).parent),
+            json.dumps(told),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -291,7 +326,7 @@ async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows
     assert transfer_id
     assert not (tmp_path / "out").exists()
 
-    second, published = service(lab, tmp_path / "state")
+    second, published = start()
     await second.adopt("new", {transfer_id})
     ended = await second.wait(transfer_id)
     assert (ended.state, verdicts(ended)) == ("done", ["verified"])
@@ -299,7 +334,7 @@ async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows
     assert published[-1] == ended
     # Killed as it was, nobody says goodbye: the agents leave by themselves.
     assert await all_ended(started, 20.0)
-    third, results = service(lab, tmp_path / "state")
+    third, results = start()
     await asyncio.sleep(2.0)  # Ray looks after its jobs once a second.
     await third.adopt("new")
     assert await lab.jobs("new") == []
@@ -309,9 +344,9 @@ async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows
 
 
 async def test_a_source_agent_that_is_killed_leaves_no_file_and_a_reason(
-    lab: LabFleet, source: Path, tmp_path: Path
+    lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    made, published = service(lab, tmp_path / "state")
+    made, published = start()
     worker = lab.node("new", head=False)
     transfer = await made.start(
         TransferRequest(
@@ -331,5 +366,4 @@ async def test_a_source_agent_that_is_killed_leaves_no_file_and_a_reason(
     assert not (tmp_path / "out").exists()
     # The node is well: the next transfer gets an agent again.
     after = await sent(made, f"new/{worker.name}:{source}", f"new/head:{tmp_path}/out/")
-    assert after.state == "done"
-    await made.close()
+    assert (after.state, after.error) == ("done", None)

@@ -116,9 +116,7 @@ def service(
     return made, published
 
 
-async def sent(
-    made: TransferService, source: str, *targets: str, **options: object
-) -> Transfer:
+async def sent(made: TransferService, source: str, *targets: str, **options: object) -> Transfer:
     """A transfer after its end."""
     request = TransferRequest((source,), targets, **options)  # type: ignore[arg-type]
     transfer = await made.start(request)

@@ -67,7 +67,7 @@ class Coordinator:
         self._control.close()
 
     def _connect(self) -> None:
-        import ray
+        import ray  # noqa: PLC0415  castray connects while this is still under way
 
         ray.init(
             address=self._address,

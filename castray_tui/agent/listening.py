@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import socket
 import threading
 from typing import Callable, Optional, Tuple
@@ -45,10 +46,8 @@ class Listener:
 
     def close(self) -> None:
         """Stops listening; connections that stand go on."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._socket.close()
 
     def _accept(self) -> None:

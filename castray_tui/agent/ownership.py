@@ -7,6 +7,7 @@ is for.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional
@@ -189,20 +190,19 @@ class _Run:
             pause_seconds = min(pause_seconds * 1.5, _POLL_SECONDS)
         result = {"record": self.record, "status": status, "ended": time.time()}
         self._desk.finished(self.transfer, result)
-        try:
+        # Where the agent has gone, so has what it knew.
+        with contextlib.suppress(OrderRefusedError):
             self._ask("forget")
-        except OrderRefusedError:
-            pass  # The agent has gone; so has what it knew.
 
 
 def _broken(last: Optional[Json], record: Json, reason: str, is_cancelled: bool) -> Json:
     """The last status, with a verdict for every target that had none when the agent went."""
     verdict = "cancelled" if is_cancelled else "failed"
     targets = []
-    for target in (last or {}).get("targets") or [
+    for known in (last or {}).get("targets") or [
         {"index": index, "bytes": 0, "digest": None, "seconds": None} for index in record["indexes"]
     ]:
-        target = dict(target)
+        target = dict(known)
         if target.get("verdict") is None:
             target.update(
                 verdict=verdict, code="source", reason="the source's agent is gone: " + reason

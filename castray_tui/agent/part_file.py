@@ -8,6 +8,7 @@ transfer into that folder. A symbolic link at the target's path is replaced, not
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -249,10 +250,8 @@ class _Flusher:
 
 
 def _remove(name: str, folder_fd: int) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.unlink(name, dir_fd=folder_fd)
-    except OSError:
-        pass
 
 
 def _sweep(folder_fd: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any, Dict, List, Tuple
@@ -16,6 +17,8 @@ START_SECONDS = 30.0
 # A digest of a large file takes its time; a node that died is noticed by Ray long before.
 CALL_SECONDS = 3600.0
 _CONCURRENT_CALLS = 16
+# The others are about a transfer that only the agent that had it knows of.
+_STARTING_ORDERS = frozenset({"hello", "probe", "digest", "plan", "allow"})
 
 
 def _actor_class() -> Any:
@@ -25,13 +28,15 @@ def _actor_class() -> Any:
     class CastrayAgent:
         def __init__(self, loader: str, packed: str, address: str, ports: Tuple[int, int]) -> None:
             exec(loader, {"bundle": packed})  # noqa: S102  (castray's own source, from its own job)
-            from castray_agent.node_agent import NodeAgent  # type: ignore[import-not-found]
+            from castray_agent.node_agent import (  # type: ignore[import-not-found]  # noqa: PLC0415
+                NodeAgent,
+            )
 
             self._agent = NodeAgent(address, ports)
 
         def call(self, order: str, arguments: Json) -> Json:
             # Exceptions of a package that only exists in memory are told as data.
-            from castray_agent.node_agent import OrderRefusedError as Refused
+            from castray_agent.node_agent import OrderRefusedError as Refused  # noqa: PLC0415
 
             try:
                 return {"answer": self._agent.call(order, arguments)}
@@ -49,7 +54,7 @@ class RayNodes(Nodes):
     """
 
     def __init__(self, port_range: Tuple[int, int]) -> None:
-        import ray
+        import ray  # noqa: PLC0415  only a coordinator has Ray
 
         self._ray = ray
         self._port_range = port_range
@@ -59,8 +64,15 @@ class RayNodes(Nodes):
 
     def call(self, node_id: str, order: str, arguments: Json) -> Json:
         """One order to one node's agent, which is started if there is none."""
-        placed = self._placed(node_id)
-        result = placed.call(order, arguments)
+        placed = self._placed(node_id, order)
+        try:
+            result = placed.call(order, arguments)
+        except OrderRefusedError:
+            if not placed.is_gone or order not in _STARTING_ORDERS:
+                raise
+            # It had died unnoticed; the node may be well.
+            placed = self._placed(node_id, order)
+            result = placed.call(order, arguments)
         if "refused" in result:
             raise OrderRefusedError(result["refused"]["code"], result["refused"]["reason"])
         answer = result["answer"]
@@ -79,10 +91,12 @@ class RayNodes(Nodes):
                 self._drop(node_id, placed)
         return shortest
 
-    def _placed(self, node_id: str) -> _Placed:
+    def _placed(self, node_id: str, order: str) -> _Placed:
         with self._lock:
             placed = self._agents.get(node_id)
-            if placed is None:
+            if placed is None or placed.is_gone:
+                if order not in _STARTING_ORDERS:
+                    raise OrderRefusedError("agent", "the node's agent is gone")
                 placed = self._agents[node_id] = _Placed(
                     self._ray, self._class, node_id, self._port_range
                 )
@@ -112,12 +126,12 @@ class _Placed:
         self._actor: Any = None
         self._class = actor
         self._ports = ports
-        self._is_gone = False
+        self.is_gone = False
 
     def wait_until_up(self) -> None:
         """Starts the agent where nobody did. Raises OrderRefusedError within ``START_SECONDS``."""
         with self._lock:
-            if self._is_gone:
+            if self.is_gone:
                 raise OrderRefusedError("agent", "the node's agent is gone")
             if self._is_up:
                 return
@@ -125,7 +139,9 @@ class _Placed:
             self._is_up = True
 
     def _start(self) -> None:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        from ray.util.scheduling_strategies import (  # noqa: PLC0415
+            NodeAffinitySchedulingStrategy,
+        )
 
         node = self._node()
         try:
@@ -161,12 +177,11 @@ class _Placed:
 
     def kill(self) -> None:
         """Ends the agent's process, if there is one."""
-        self._is_gone = True
+        self.is_gone = True
         if self._actor is not None:
-            try:
+            # It may be gone already.
+            with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.kill(self._actor)
-            except self._ray.exceptions.RayError:
-                pass  # Gone already.
 
     def _get(self, reference: Any, timeout_seconds: float) -> Json:
         exceptions = self._ray.exceptions
@@ -179,7 +194,7 @@ class _Placed:
         except exceptions.RayTaskError as error:
             raise OrderRefusedError("agent", _last_line(error)) from None
         except exceptions.RayError as error:
-            self._is_gone = True
+            self.is_gone = True
             raise OrderRefusedError("agent", _first_line(error)) from None
         return dict(result)
 

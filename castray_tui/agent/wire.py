@@ -23,6 +23,7 @@ speaks the same words as the agents' threads.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -239,10 +240,8 @@ class Channel:
 
     def close(self) -> None:
         """Closes both directions, waking whoever waits in them."""
-        try:
+        with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self.sock.close()
 
 

@@ -62,6 +62,8 @@ class ControlConnection:
         return answers_of(answer)
 
     def _send(self, message: Json) -> None:
+        if not self.is_open:
+            return
         self._writer.write(self._sealer.json_frame(message))
 
     async def close(self) -> None:
@@ -85,7 +87,7 @@ class ControlConnection:
         self.on_closed()
 
     async def _ping(self) -> None:
-        while True:
+        while self.is_open:
             await asyncio.sleep(_PING_SECONDS)
             self._send({"ping": 1})
 
