@@ -35,7 +35,7 @@ class FakeServer:
     _server: asyncio.Server | None = None
 
     async def __aenter__(self) -> FakeServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "0.0.0.0", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

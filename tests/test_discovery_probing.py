@@ -21,6 +21,7 @@ from fake_servers import (
     ray_dashboard,
 )
 
+from castray_tui.core.discovery import identify as identify_module
 from castray_tui.core.discovery import ray_processes, surroundings
 from castray_tui.core.discovery.gcs_wire import ask_gcs
 from castray_tui.core.discovery.identify import identify
@@ -30,7 +31,7 @@ from castray_tui.core.discovery.run import DiscoveryRequest, discover
 from castray_tui.core.discovery.sightings import Claim
 from castray_tui.core.discovery.surroundings import Surroundings
 from castray_tui.core.discovery.verification import verify
-from castray_tui.core.errors import AuthError, NotRayError, UnreachableError
+from castray_tui.core.errors import AddressError, AuthError, NotRayError, UnreachableError
 
 SECONDS = 0.5
 SESSION = "session_2026-01-01_10-00-00_1_11"
@@ -443,6 +444,25 @@ async def test_identify_gives_the_token_only_to_a_dashboard_that_asks() -> None:
             except NotRayError:
                 assert not replies
             assert not [request for request in server.requests if "sesame" in request]
+
+
+@pytest.mark.usefixtures("nobody")
+async def test_a_host_alone_means_its_only_cluster_and_gets_no_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with FakeServer(ray_dashboard()) as one, FakeServer(default=HTML) as foreign:
+        monkeypatch.setattr(identify_module, "_DASHBOARD_PORTS", (one.port, foreign.port))
+        assert (await identify("127.0.0.2", timeout_seconds=3)).key == "ab" * 28
+        async with FakeServer(ray_dashboard(cluster_id="cd" * 28, session="session_2")) as two:
+            monkeypatch.setattr(identify_module, "_DASHBOARD_PORTS", (one.port, two.port))
+            with pytest.raises(AddressError, match="2 Ray clusters"):
+                await identify("127.0.0.2", timeout_seconds=3)
+    async with FakeServer(locked_dashboard(), default=DENIED) as server:
+        monkeypatch.setattr(identify_module, "_DASHBOARD_PORTS", (server.port,))
+        with pytest.raises(AuthError) as locked:
+            await identify("127.0.0.2", timeout_seconds=3, token="sesame")
+        assert "port" in (locked.value.remedy or "")
+        assert not [request for request in server.requests if "sesame" in request]
 
 
 @pytest.mark.usefixtures("nobody")

@@ -87,6 +87,8 @@ class _Search:
         self._address = address
         self._surroundings = surroundings
         self._token_source = token
+        # Client servers are no answer while the clusters of a host are counted because of one.
+        self._is_scanning = False
 
     async def run(self) -> Sighting:
         address = self._address
@@ -138,7 +140,7 @@ class _Search:
             return await self._of_dashboard(standing)
         if standing.kind == "gcs" and standing.gcs is not None:
             return await self._of_gcs(standing.host, standing.port, standing.gcs)
-        if standing.kind == "client_server":
+        if standing.kind == "client_server" and not self._is_scanning:
             return await self._behind_client_server(
                 replace(self._address, form="client", host=standing.host, port=standing.port)
             )
@@ -244,9 +246,6 @@ class _Search:
         if len(found) == 1:
             return found[0]
         if not found:
-            standing = await self._dashboard(host, DEFAULT_DASHBOARD_PORT)
-            if standing.kind == "dashboard":
-                return await self._of_dashboard(standing)
             raise UnreachableError(
                 f"No Ray cluster answers on {host} (dashboard ports {_DASHBOARD_PORTS[0]} to "
                 f"{_DASHBOARD_PORTS[-1]}, GCS port {DEFAULT_GCS_PORT})",
@@ -260,17 +259,29 @@ class _Search:
 
     async def _all_on_host(self, host: str) -> list[Sighting]:
         """Every cluster at the usual ports of a host."""
-        attempts = [self._quietly(self._at(host, DEFAULT_GCS_PORT))]
-        attempts += [self._quietly(self._at(host, port)) for port in _DASHBOARD_PORTS]
+        # Without the token: the user named the host, and whatever answers on its ports must not
+        # get one for that.
+        search = _Search(self._address, self._surroundings, None)
+        search._is_scanning = True
+        ports = (DEFAULT_GCS_PORT, *_DASHBOARD_PORTS)
+        attempts = [self._quietly(search._at(host, port)) for port in ports]
         found: dict[str, Sighting] = {}
+        locked: AuthError | None = None
         for sighting in await asyncio.gather(*attempts):
             if isinstance(sighting, AuthError):
-                raise sighting
+                locked = sighting
             if isinstance(sighting, Sighting):
                 key = sighting.cluster_id or sighting.session_name or str(sorted(sighting.places))
                 kept = found.setdefault(key, sighting)
                 if kept.dashboard_url is None:
                     found[key] = sighting
+        if locked is not None:
+            # Also where another was found: which of them is meant cannot be told.
+            raise AuthError(
+                locked.message,
+                remedy="Name its port as well, HOST:PORT: a token is sent to no port that was "
+                "not named.",
+            )
         return list(found.values())
 
     async def _quietly(self, attempt: Coroutine[Any, Any, Sighting]) -> Sighting | ConnectError:
