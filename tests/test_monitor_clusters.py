@@ -252,15 +252,14 @@ async def test_a_dead_gcs_is_never_shown_as_healthy(start_cluster: StartCluster)
 async def test_restart_on_the_same_ports_is_another_cluster(start_cluster: StartCluster) -> None:
     cluster = await start_cluster(version="2.9.3")
     async with watching(cluster) as watch:
-        before = await watch.monitor.first_view()
+        # This Ray tells who it is on its raylet's command line only, some seconds after its start.
+        before = await watch.until(lambda view: view.cluster.session_name is not None)
         assert before.cluster.ray_version == "2.9.3"
-        assert before.cluster.session_name
         await cluster.stop()
         await watch.until(lambda view: view.cluster.state != "connected")
         await start_cluster(version="2.9.3", ports=cluster.ports)
         view = await watch.until(lambda view: view.cluster.state == "lost", timeout_seconds=60)
         assert "Another cluster answers" in (view.cluster.error or "")
-        await asyncio.sleep(0)
         assert watch.kinds()[-1] == "cluster_restarted"
         assert "cluster_recovered" not in watch.kinds()
         [successor] = watch.restarts
@@ -280,6 +279,8 @@ async def test_without_a_dashboard_the_gcs_tells(start_cluster: StartCluster) ->
         assert first.nodes[0].resources_used is not None
         assert first.nodes[0].resources_used["CPU"] == 0.0
 
+        # The agents tell their ports some seconds after the nodes' start.
+        await watch.until(lambda view: watch.monitor.jobs is not None)
         jobs = watch.monitor.jobs
         assert jobs is not None
         submission_id = await jobs.submit("echo one; echo two", submission_id="castray-test")

@@ -286,8 +286,8 @@ class ClusterMonitor:
         self._error = UnreachableError(
             f"Another cluster answers at {old.address} now: this one was stopped or restarted"
         )
-        self._publish()
         self._on_event(restarted(old, key=key, session_name=identity.session_name))
+        self._publish()
         if self._first is not None and not self._first.done():
             self._first.set_exception(self._error)
             self._first.exception()
@@ -459,5 +459,7 @@ class ClusterMonitor:
             return
         self._published = self._view
         for event in view_events(before, self._view):
-            self._on_event(event)
+            # A restart was told as such already.
+            if not (self._lost and event.type == "cluster_lost"):
+                self._on_event(event)
         self._on_view(self._view)

@@ -308,15 +308,20 @@ def _usage_and_draining(
 
 
 def _deadlines(client: Any, timeout: float) -> dict[str, int]:
+    """Until when nodes drain, in milliseconds since the epoch, by node ID."""
     try:
         told = client.get_draining_nodes(timeout=timeout)
     except Exception:
-        # Older GCS servers do not know the question; the deadline is an extra.
+        # Older Rays, here or there, do not know the question; the deadline is an extra.
         return {}
-    return {
-        (key if isinstance(key, bytes) else key.binary()).hex(): int(value)
-        for key, value in dict(told).items()
-    }
+    return {_hex(key): int(value) for key, value in dict(told).items()}
+
+
+def _hex(key: Any) -> str:
+    """A node ID in hex, whichever form this Ray's Python hands it out in."""
+    if isinstance(key, str):
+        return key
+    return key.hex() if hasattr(key, "hex") else str(key)
 
 
 def _kind_of(error: Exception) -> str:
