@@ -77,7 +77,10 @@ async def _own_clusters(narrator: Narrator) -> AsyncIterator[list[OwnCluster]]:
         for _ in _NAMES
     ]
     try:
-        clusters = list(await asyncio.gather(*starts))
+        # Not gather: that would cancel the starts itself, and a second time below, in the middle of
+        # their cleaning up.
+        await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION)
+        clusters = [start.result() for start in starts if start.done()]
         for name, cluster in zip(_NAMES, clusters, strict=True):
             narrator.say(
                 f"  {name}: {cluster.node_count} nodes, dashboard {cluster.dashboard_address}, "
@@ -91,7 +94,7 @@ async def _own_clusters(narrator: Narrator) -> AsyncIterator[list[OwnCluster]]:
 
 async def _stop(starts: Sequence[asyncio.Future[OwnCluster]], narrator: Narrator) -> None:
     for start in starts:
-        start.cancel()  # does nothing to one that is done
+        start.cancel()  # does nothing to one that is done; the others end what they started
     started = [
         each
         for each in await asyncio.gather(*starts, return_exceptions=True)

@@ -59,7 +59,12 @@ class Keeper:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("RAY_")
         }
-        environment.update(RAY_USAGE_STATS_ENABLED="0", **order["environment"])
+        environment.update(
+            RAY_USAGE_STATS_ENABLED="0",
+            # Ray's dashboard leaves folders of multiprocessing (pymp-…) behind when it is ended.
+            TMPDIR=str(self.temp_dir),
+            **order["environment"],
+        )
         arguments = [order["python"], "-m", "ray.scripts.scripts", "start", *order["arguments"]]
         if order["head"]:
             arguments.append(f"--temp-dir={self.temp_dir}")
