@@ -23,7 +23,7 @@ from castray_tui.core.discovery.ray_processes import list_local_processes
 from castray_tui.core.discovery.run import DiscoveryRequest, discover
 from castray_tui.core.errors import AuthError, UnreachableError
 from castray_tui.core.models import DiscoveredCluster, DiscoveryReport
-from castray_tui.core.own_cluster import OwnCluster
+from castray_tui.core.own_cluster import OwnCluster, _free_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.asyncio(loop_scope="module")]
 
@@ -55,11 +55,14 @@ _running: list[Three] = []
 @pytest_asyncio.fixture(loop_scope="module")
 async def three(module_clusters: StartCluster) -> Three:
     if not _running:
-        locked, old, bare = await asyncio.gather(
+        locked, old = await asyncio.gather(
             module_clusters(environment={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}),
             module_clusters(version=OLD_RAY, node_count=2),
-            module_clusters(version=MIDDLE_RAY, include_dashboard=False),
         )
+        # A head without a dashboard goes on naming the port it would have had, which is Ray's
+        # default for all; here the one with a token has it.
+        ports = replace(_free_ports(), dashboard=locked.ports.dashboard)
+        bare = await module_clusters(version=MIDDLE_RAY, include_dashboard=False, ports=ports)
         _running.append(Three(locked, old, bare))
     return _running[0]
 

@@ -50,7 +50,9 @@ async def ask_ray_records(
         if sighting is not None:
             found(sighting)
             return
-    for session in await surroundings.sessions():
+    # Ray takes any of several; the newest here, so that it is the same each time.
+    sessions = sorted(await surroundings.sessions(), key=lambda session: session.session_name)
+    for session in reversed(sessions):
         if not session.elsewhere:
             sighting = await verify(claim_of(session, ("ray_status",)), surroundings)
             if sighting is not None:

@@ -210,8 +210,11 @@ async def _is_dashboard_of(claim: Claim, standing: Standing, surroundings: Surro
 async def _may_own(claim: Claim, standing: Standing, surroundings: Surroundings) -> bool:
     """Whether a server that does not say who it is may be the claimed cluster's dashboard."""
     local = claim.local
-    if local is None or local.elsewhere or not local.dashboard_pids:
+    if local is None or local.elsewhere:
         return True
+    if not local.dashboard_pids:
+        # The head runs here, and no dashboard with it: the address is only what Ray would take.
+        return not local.has_gcs
     if not await surroundings.is_here(standing.host):
         return True
     return await surroundings.listens(local.dashboard_pids, standing.port) is not False
