@@ -71,13 +71,25 @@ class Coordinator:
         is_stopping = await self.session.leave()
         await self.session.close()
         if is_stopping:
+            with contextlib.suppress(CastrayError):
+                await self.clear_up()
+        elif self.owns_client and self.jobs is not None:
+            await self.jobs.aclose()
+
+    async def clear_up(self) -> None:
+        """Waits for the end of a coordinator that is about to, and removes its record.
+
+        Raises:
+            CastrayError: It does not end, or its cluster does not answer.
+        """
+        try:
             if self.driver is not None:
                 await self.driver.wait_gone(_END_SECONDS)
             elif self.jobs is not None and self.submission_id is not None:
-                with contextlib.suppress(CastrayError):
-                    await delete_when_ended(self.jobs, self.submission_id)
-        if self.owns_client and self.jobs is not None:
-            await self.jobs.aclose()
+                await delete_when_ended(self.jobs, self.submission_id)
+        finally:
+            if self.owns_client and self.jobs is not None:
+                await self.jobs.aclose()
 
 
 def results_in(log: str) -> list[Json]:

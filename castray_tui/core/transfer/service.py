@@ -85,6 +85,7 @@ class TransferService:
         self._starter: CoordinatorStarter | None = None
         self._key: shipping.CastrayKey | None = None
         self._following: set[asyncio.Task[None]] = set()
+        self._clearing: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
     # --- orders -------------------------------------------------------------------------------
@@ -221,7 +222,9 @@ class TransferService:
                 await self.cancel(work.transfer.id)
         for task in list(self._following):
             task.cancel()
-        await asyncio.gather(*(self.release_cluster(key) for key in list(self._coordinators)))
+        await asyncio.gather(
+            *(self.release_cluster(key) for key in list(self._coordinators)), *self._clearing
+        )
         if self._local is not None:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await (await self._local).close()
@@ -454,19 +457,23 @@ class TransferService:
     def _on_coordinator_closed(self, cluster_key: str, coordinator: Coordinator) -> None:
         if self._is_closing:
             return
-        task = asyncio.create_task(self._look_after(cluster_key, coordinator))
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
-
-    async def _look_after(self, cluster_key: str, coordinator: Coordinator) -> None:
-        """The connection to a coordinator ended: it left when idle, or the line broke, or it died.
-        What it owned is followed over a new connection or read from its log."""
         owned = [
             work
             for work in self._works.values()
             if work.owner_key == cluster_key and not work.done.is_set()
         ]
-        for pause_seconds in _RECONNECT_SECONDS if owned else ():
+        if owned:
+            tasks, job = self._following, self._look_after(cluster_key, owned)
+        else:
+            tasks, job = self._clearing, _clear_up(coordinator)
+        task = asyncio.create_task(job)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _look_after(self, cluster_key: str, owned: list[_Work]) -> None:
+        """The connection to a coordinator broke while it owned transfers: they are followed over a
+        new connection, or their end is read from its log."""
+        for pause_seconds in _RECONNECT_SECONDS:
             await asyncio.sleep(pause_seconds)
             with contextlib.suppress(CastrayError):
                 self._coordinators.pop(cluster_key, None)
@@ -482,11 +489,6 @@ class TransferService:
                     work.transfer, error="the coordinator of the source's cluster is gone"
                 ),
             )
-        if not owned:
-            with contextlib.suppress(CastrayError):
-                await collect_ended(
-                    self._access.door(cluster_key), self._own_key(), self._state_dir
-                )
 
     def _note_ended(self, result: Json, unfinished_ids: Collection[str] | None) -> None:
         transfer = progress.from_result(result)
@@ -519,6 +521,12 @@ class TransferService:
                 self._own_key(), self._settings.transfer, self._state_dir
             )
         return self._starter
+
+
+async def _clear_up(coordinator: Coordinator) -> None:
+    """Removes what a coordinator that left by itself leaves behind."""
+    with contextlib.suppress(CastrayError):
+        await coordinator.clear_up()
 
 
 async def _ready(coordinator: Coordinator) -> Coordinator:
