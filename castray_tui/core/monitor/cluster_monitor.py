@@ -215,7 +215,11 @@ class ClusterMonitor:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._first is not None and not self._first.done():
-                self._first.cancel()
+                # Not cancelled: that would look as if whoever waits had been cancelled itself.
+                self._first.set_exception(
+                    UnreachableError(f"{self._view.cluster.name} was let go before it answered")
+                )
+                self._first.exception()
             await self._doors.close()
 
     # --- asking -------------------------------------------------------------------------------
