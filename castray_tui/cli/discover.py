@@ -148,6 +148,8 @@ def _print_table(clusters: tuple[DiscoveredCluster, ...], ascii_only: bool) -> N
     print_table(columns, rows, ascii_only=ascii_only)
     for cluster in clusters:
         notes = list(cluster.notes)
+        if cluster.needs_token:
+            notes.append("wants a token; `castray doctor` says whether there is one for it")
         if cluster.owned_by_me is False and cluster.owner is not None:
             notes.append(f"belongs to the user {cluster.owner}")
         for note in notes:
