@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from castray_tui.core.errors import AuthError, RayAnswerError
-from castray_tui.core.models import Cluster
+from castray_tui.core.models import Cluster, NodeHardware
 from castray_tui.core.monitor import ClusterView, view_events
 from castray_tui.core.monitor.health import Asking, pause_seconds, state_of
 from castray_tui.core.monitor.reading import FrozenError, Identity
+from castray_tui.core.monitor.standstill import Standstill
 from castray_tui.core.monitor.view import NodeBook, totals
 from castray_tui.core.ray_api.http import RefusedError, SilentError
-from castray_tui.core.ray_api.node_records import NodeRow
+from castray_tui.core.ray_api.node_records import NodeRecord, NodeRow
 
 CLUSTER = Cluster(
     key="c1", name="lab", address="10.0.0.1:8265", state="connected", connected_at=1.0
@@ -194,3 +195,16 @@ def test_identities() -> None:
     # The cluster ID decides where both tell one.
     assert known.contradicts(Identity("id-2", "session_1"))
     assert Identity(None, "session_1").completed_by(known) == known
+
+
+def test_figures_that_stand_still_are_noticed_by_castrays_own_clock() -> None:
+    def record(measured_at: float | None) -> NodeRecord:
+        return NodeRecord(node_id="a", hardware=NodeHardware(measured_at=measured_at))
+
+    standstill = Standstill()
+    told = [standstill.frozen({"a": record(5.0)}, now) for now in (0.0, 10.0, 20.0, 30.0, 31.0)]
+    assert told == [frozenset()] * 4 + [{"a"}]
+    assert standstill.frozen({"a": record(6.0)}, 32.0) == frozenset()
+    # A summary asked for once a minute says nothing by being old.
+    seldom = Standstill()
+    assert [seldom.frozen({"a": record(None)}, 60.0 * n) for n in range(3)] == [frozenset()] * 3

@@ -21,6 +21,7 @@ from castray_tui.core.monitor.reading import (
     Summary,
     read_summary,
 )
+from castray_tui.core.monitor.standstill import Standstill
 from castray_tui.core.monitor.view import ClusterView, NodeBook, totals
 from castray_tui.core.monitor.view_events import restarted, view_events
 from castray_tui.core.ray_api.dashboard import DashboardClient
@@ -38,8 +39,6 @@ _EXTRA_FAILED_PAUSE_SECONDS = 30.0
 _SUMMARY_PATIENCE_SECONDS = 0.25
 """How long a listing waits for the figures that were asked for with it, so that most polls make
 one view and not two; a hung summary never holds back who is dead."""
-_FROZEN_SECONDS = 30.0
-_FROZEN_SUMMARIES = 4
 
 
 class ClusterMonitor:
@@ -96,7 +95,7 @@ class ClusterMonitor:
 
         self._summary_task: asyncio.Task[None] | None = None
         self._summary_due = 0.0
-        self._measured: dict[str, tuple[float | None, float, int]] = {}
+        self._standstill = Standstill()
         self._extra_task: asyncio.Task[None] | None = None
         self._extra_due = 0.0
         self._extra_told = asyncio.Event()
@@ -349,25 +348,9 @@ class ClusterMonitor:
         self._book.records.update(summary.records)
         if time.monotonic() > self._used_exactly_until:
             self._book.used.update(summary.used)
-        self._book.frozen = self._frozen_nodes(summary)
+        self._book.frozen = self._standstill.frozen(summary.records, time.monotonic())
         if not self._polling:
             self._publish()
-
-    def _frozen_nodes(self, summary: Summary) -> frozenset[str]:
-        """Nodes whose figures stay the same although newer ones ought to have come; by castray's
-        own clock, because the nodes' clocks may differ."""
-        now = time.monotonic()
-        frozen: set[str] = set()
-        measured: dict[str, tuple[float | None, float, int]] = {}
-        for node_id, record in summary.records.items():
-            at, since, count = self._measured.get(node_id, (None, now, 0))
-            if at != record.hardware.measured_at:
-                at, since, count = record.hardware.measured_at, now, 0
-            measured[node_id] = (at, since, count + 1)
-            if now - since > _FROZEN_SECONDS and count >= _FROZEN_SUMMARIES:
-                frozen.add(node_id)
-        self._measured = measured
-        return frozenset(frozen)
 
     # --- what only the GCS tells --------------------------------------------------------------
 

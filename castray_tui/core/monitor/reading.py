@@ -21,6 +21,10 @@ from castray_tui.core.ray_api.node_records import (
     read_usage,
 )
 
+_THREAD_ROWS = 500
+_THREAD_RECORDS = 50
+"""More than these are turned into castray's terms off the event loop."""
+
 
 class FrozenError(RayAnswerError):
     """The dashboard answers, but its GCS does not: what it shows is what once was."""
@@ -105,9 +109,10 @@ async def read_dashboard(client: DashboardClient) -> Listing:
             )
 
     version, raw_rows, _ = await _together(client.version(), client.state_nodes(), check_gcs())
+    large = len(raw_rows) > _THREAD_ROWS
     return Listing(
         access="dashboard",
-        rows=_rows(raw_rows),
+        rows=await asyncio.to_thread(_rows, raw_rows) if large else _rows(raw_rows),
         identity=Identity(session_name=version.session_name),
         ray_version=version.ray_version,
     )
@@ -135,7 +140,7 @@ async def read_summary(client: DashboardClient) -> Summary:
             gcs_port=next((port for one in told if (port := port_of(one.gcs_address))), None),
         )
 
-    return await asyncio.to_thread(read) if len(raw.records) > 50 else read()
+    return await asyncio.to_thread(read) if len(raw.records) > _THREAD_RECORDS else read()
 
 
 def gcs_listing(snapshot: GcsSnapshot) -> Listing:
