@@ -17,6 +17,8 @@ import pytest
 
 OLD_RAY = "2.9.3"
 MIDDLE_RAY = "2.49.2"
+# Read at import: each test has a home folder of its own.
+_ROOT = Path(os.environ.get("CASTRAY_TEST_VENVS", Path.home() / ".cache" / "castray-tests"))
 _SETUPTOOLS = "setuptools<81"  # Ray up to 2.38 imports pkg_resources
 
 
@@ -27,11 +29,10 @@ def python_with_ray(version: str | None = None) -> str:
     """
     if version is None:
         return sys.executable
-    root = Path(os.environ.get("CASTRAY_TEST_VENVS", Path.home() / ".cache" / "castray-tests"))
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / f"ray-{version}"
+    _ROOT.mkdir(parents=True, exist_ok=True)
+    folder = _ROOT / f"ray-{version}"
     python = folder / "bin" / "python"
-    with (root / f"ray-{version}.lock").open("w") as lock:
+    with (_ROOT / f"ray-{version}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "complete").exists():
             _make_venv(folder, version)

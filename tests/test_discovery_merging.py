@@ -132,3 +132,42 @@ def test_names_are_unique_legal_and_stay_with_their_cluster() -> None:
 def test_legal_names_are_never_empty_or_endless() -> None:
     assert legal_name("***") == "unknown"
     assert len(legal_name("x" * 500)) == 80
+
+
+IMPOSTOR = "http://127.0.0.1:8270"
+
+
+def test_a_dashboard_that_only_says_whose_it_is_is_not_vouched_for() -> None:
+    """Anybody on the host can read a cluster's ID in its processes' arguments and repeat it."""
+    cluster = only(
+        seen("process_scan", cluster_id=ID_A, owned_by_me=True, on_this_host=True),
+        seen(
+            "dashboard_scan",
+            cluster_id=ID_A,
+            dashboard_url=IMPOSTOR,
+            places=["dashboard|here:8270"],
+        ),
+    )
+    assert cluster.owned_by_me
+    assert cluster.dashboard_url == IMPOSTOR
+    assert not cluster.dashboard_vouched
+
+
+def test_the_dashboard_that_processes_or_the_user_name_goes_first_and_is_vouched_for() -> None:
+    impostor = seen(
+        "dashboard_scan", cluster_id=ID_A, dashboard_url=IMPOSTOR, places=["dashboard|here:8270"]
+    )
+    true = "http://127.0.0.1:8271"
+    by_process = seen(
+        "process_scan", cluster_id=ID_A, dashboard_url=true, places=["dashboard|here:8271"]
+    )
+    by_scan = seen(
+        "dashboard_scan", cluster_id=ID_A, dashboard_url=true, places=["dashboard|here:8271"]
+    )
+    for sightings, aliases in (
+        ([impostor, by_process], {}),
+        ([impostor, by_scan], {"dashboard|here:8271": "mine"}),
+    ):
+        (cluster,) = merge(sightings, aliases)
+        assert cluster.dashboard_url == true
+        assert cluster.dashboard_vouched

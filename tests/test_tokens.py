@@ -16,10 +16,20 @@ ENVIRONMENT = {"RAY_AUTH_TOKEN": "from-environment"}
 
 
 def cluster(
-    *sources: Source, on_this_host: bool = False, mine: bool | None = None
+    *sources: Source,
+    on_this_host: bool = False,
+    mine: bool | None = None,
+    dashboard: str | None = None,
+    vouched: bool = False,
 ) -> DiscoveredCluster:
     return DiscoveredCluster(
-        key="k", name="lab", sources=sources, on_this_host=on_this_host, owned_by_me=mine
+        key="k",
+        name="lab",
+        sources=sources,
+        on_this_host=on_this_host,
+        owned_by_me=mine,
+        dashboard_url=dashboard,
+        dashboard_vouched=vouched,
     )
 
 
@@ -47,6 +57,24 @@ def test_a_token_never_shows() -> None:
         ),
         pytest.param(
             cluster("process_scan", on_this_host=True, mine=False), False, False, id="another's"
+        ),
+        pytest.param(
+            cluster("process_scan", on_this_host=True, mine=True, dashboard="http://x"),
+            False,
+            False,
+            id="the user's own, behind a dashboard that only says so",
+        ),
+        pytest.param(
+            cluster("process_scan", on_this_host=True, mine=True, dashboard="x", vouched=True),
+            False,
+            True,
+            id="the user's own, behind its own dashboard",
+        ),
+        pytest.param(
+            cluster("config", "dashboard_scan", dashboard="http://x"),
+            False,
+            False,
+            id="a dashboard that says it is a configured cluster",
         ),
         pytest.param(
             cluster("temp_dir", on_this_host=True, mine=None), False, False, id="owner unknown"

@@ -99,11 +99,11 @@ class Connections:
             ConnectError: Nothing usable stands there.
             AddressError: The address cannot be read.
         """
-        found = next((cluster for cluster in discovered if cluster.name == address), None)
         entry = self._entry_named(address)
+        found = next((cluster for cluster in discovered if cluster.name == address), None)
         # A name out of the list of what was found is no address: it opens nobody's token.
-        named_by_user = found is None or entry is not None
-        if found is None:
+        named_by_user = entry is not None or found is None
+        if entry is not None or found is None:
             found = await self._identify(entry.address if entry else address, entry)
         known = self._by_key.get(found.key)
         if known is not None and (named_by_user <= known.named_by_user or _is_well(known)):

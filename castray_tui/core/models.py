@@ -89,6 +89,9 @@ class DiscoveredCluster:
             read, ``address:`` and the address it answered at.
         name: Alias from the configuration, else ``<host>-<port>``; unique in a report.
         dashboard_url: ``http://host:port`` where a dashboard answers, else None.
+        dashboard_vouched: Whether something better than its own word says that this dashboard is
+            the cluster's: its processes, its GCS, or the user who named the address. One that only
+            answered on a scanned port may lie about whose it is, and is never shown a token.
         gcs_address: ``host:port``.
         needs_token: Whether its dashboard asked for a token; None where nobody asked.
         on_this_host: Whether processes of it run on this machine.
@@ -106,6 +109,7 @@ class DiscoveredCluster:
     session_name: str | None = None
     gcs_address: str | None = None
     dashboard_url: str | None = None
+    dashboard_vouched: bool = False
     ray_version: str | None = None
     sources: tuple[Source, ...] = ()
     needs_token: bool | None = None

@@ -31,9 +31,13 @@ def merge(
     Returns:
         Each cluster once, with all its sources and a unique name, in the order of names.
     """
-    groups = [sorted(group, key=_trust) for group in _groups(sorted(sightings, key=_stable_order))]
+    named = frozenset(aliases or {})
+    groups = [
+        sorted(group, key=lambda sighting: (_trust(sighting), not sighting.places & named))
+        for group in _groups(sorted(sightings, key=_stable_order))
+    ]
     names = _names(groups, aliases or {})
-    clusters = [_cluster(group, *name) for group, name in zip(groups, names, strict=True)]
+    clusters = [_cluster(group, *name, named) for group, name in zip(groups, names, strict=True)]
     return tuple(sorted(clusters, key=lambda cluster: cluster.name))
 
 
@@ -146,7 +150,9 @@ def legal_name(text: str) -> str:
     return name or "unknown"
 
 
-def _cluster(group: Sequence[Sighting], name: str, is_alias: bool) -> DiscoveredCluster:
+def _cluster(
+    group: Sequence[Sighting], name: str, is_alias: bool, named: frozenset[str]
+) -> DiscoveredCluster:
     def first(attribute: str) -> str | None:
         return next((value for s in group if (value := getattr(s, attribute)) is not None), None)
 
@@ -155,7 +161,9 @@ def _cluster(group: Sequence[Sighting], name: str, is_alias: bool) -> Discovered
         sources.add("config")
     tokens = {sighting.needs_token for sighting in group}
     cluster_id, session_name = first("cluster_id"), first("session_name")
-    gcs_address, dashboard_url = first("gcs_address"), first("dashboard_url")
+    gcs_address = first("gcs_address")
+    with_dashboard = next((sighting for sighting in group if sighting.dashboard_url), None)
+    dashboard_url = with_dashboard.dashboard_url if with_dashboard else None
     address = dashboard_url.partition("://")[2] if dashboard_url else gcs_address
     counted = next((sighting for sighting in group if sighting.node_count is not None), None)
     return DiscoveredCluster(
@@ -165,6 +173,7 @@ def _cluster(group: Sequence[Sighting], name: str, is_alias: bool) -> Discovered
         session_name=session_name,
         gcs_address=gcs_address,
         dashboard_url=dashboard_url,
+        dashboard_vouched=with_dashboard is not None and _is_vouched(with_dashboard, named),
         ray_version=first("ray_version"),
         sources=tuple(source for source in _SOURCE_ORDER if source in sources),
         needs_token=True if True in tokens else (False if False in tokens else None),
@@ -178,3 +187,9 @@ def _cluster(group: Sequence[Sighting], name: str, is_alias: bool) -> Discovered
         resources=counted.resources if counted else None,
         notes=tuple(dict.fromkeys(note for sighting in group for note in sighting.notes)),
     )
+
+
+def _is_vouched(sighting: Sighting, named: frozenset[str]) -> bool:
+    """Whether more than the dashboard's own word says whose it is: see ``DiscoveredCluster``."""
+    dashboards = {place for place in sighting.places if place.startswith("dashboard|")}
+    return _trust(sighting) < len(_TRUST_ORDER) or bool(dashboards & named)

@@ -61,13 +61,17 @@ def may_have_token(found: DiscoveredCluster, *, named_by_user: bool = False) -> 
     """Whether a cluster may be shown the user's token at all.
 
     A token goes to an address that the user named, or to a cluster on this host whose processes
-    belong to the user; never to whatever answers on a scanned port.
+    belong to the user; never to whatever answers on a scanned port, whoever it says it is.
 
     Args:
         found: What discovery knows of the cluster.
         named_by_user: Whether the user gave its address in this run.
     """
-    if named_by_user or _NAMED_BY_USER.intersection(found.sources):
+    if named_by_user or "manual" in found.sources:
+        return True
+    if found.dashboard_url is not None and not found.dashboard_vouched:
+        return False
+    if _NAMED_BY_USER.intersection(found.sources):
         return True
     return found.on_this_host and found.owned_by_me is True
 
@@ -92,10 +96,10 @@ def token_for(
     Raises:
         ConfigError: A token file that was named cannot be read.
     """
+    if not may_have_token(found, named_by_user=named_by_user):
+        return None
     if entry is not None and entry.token_file is not None:
         return read_token_file(entry.token_file.expanduser(), f"{entry.token_file}")
-    if not may_have_token(found, named_by_user=named_by_user or entry is not None):
-        return None
     return users_token(environ=environ, home=home)
 
 
