@@ -20,13 +20,14 @@ from textual import on, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
-from textual.filter import LineFilter
+from textual.filter import ANSIToTruecolor, LineFilter, Monochrome, NoColor
 from textual.reactive import reactive
 from textual.screen import Screen
 
 from castray_tui.core.config import Settings
 from castray_tui.core.errors import CastrayError, ConfigError
 from castray_tui.core.models import EMPTY_FLEET, Fleet
+from castray_tui.log_file import logging_to_file
 from castray_tui.messages import (
     CancelTransfer,
     ConnectCluster,
@@ -110,6 +111,7 @@ class CastrayApp(App[int]):
         self._engine: asyncio.Future[Engine] | None = None
         self._running_engine: Engine | None = None
         self._glyphs = glyphs_for(settings.ui.ascii)
+        self._no_color_filter = NoColor()
         self._ascii_filter = AsciiFilter(enabled=settings.ui.ascii)
         self.animation_level = "none"
         for theme in OWN_THEMES:
@@ -137,8 +139,12 @@ class CastrayApp(App[int]):
         return {"row-cursor": "#24405f", "row-cursor-blurred": "#1c2530"}
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """With ``--ascii``, nothing but ASCII passes."""
-        filters = super().get_line_filters()
+        """With ``--ascii``, nothing but ASCII passes; with ``NO_COLOR``, no colour."""
+        filters = list(super().get_line_filters())
+        if self.no_color:
+            # Textual chose greys before the theme was known; no colour means none.
+            filters = [one for one in filters if not isinstance(one, Monochrome | ANSIToTruecolor)]
+            filters.append(self._no_color_filter)
         return [*filters, self._ascii_filter] if self._settings.ui.ascii else filters
 
     def get_default_screen(self) -> Screen[None]:
@@ -371,7 +377,7 @@ async def show(
         ConfigError: The theme in the settings does not exist.
     """
     app = CastrayApp(engine_factory, settings, connect=connect, discover=discover)
-    with _ended_by_signals(app):
+    with logging_to_file(settings), _ended_by_signals(app):
         try:
             code = await app.run_async(mouse=settings.ui.mouse)
         finally:

@@ -228,7 +228,11 @@ class FleetScreen(Screen[None]):
             pane.redraw_changes()
 
     def _show_event(self, event: Event | None) -> None:
-        if event is None or event == self._last_event:
+        if event is None:
+            if self.fleet.version:
+                self._event_line.show((("Nothing has happened yet.", "dim"),))
+            return
+        if event == self._last_event:
             return
         self._last_event = event
         self._event_line.show(event_cell(event, self._glyphs))

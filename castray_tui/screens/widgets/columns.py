@@ -14,7 +14,7 @@ RowT = TypeVar("RowT")
 
 GAP = 1
 """Cells between two columns."""
-_NICE_TO_HAVE = 4
+_NICE_TO_HAVE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Column(Generic[RowT]):
         descends: Whether the first sort by it puts the highest first.
         content: How wide its content is, where the column grows to its longest content before
             others grow.
-        wish: Cells that it should have before columns of priority 4 and more get a place.
+        wish: Cells that it should have before columns of priority 5 and more get a place.
         loud: Whether it keeps its colours in a row that is drawn quiet.
     """
 

@@ -70,8 +70,8 @@ class VirtualTable(ScrollView, Generic[KeyT, RowT], can_focus=True):
             tooltip="One page up",
         ),
         Binding(
-            "enter", "choose", "Details", id="table.choose", tooltip="Details of the row under "
-            "the cursor",
+            "enter", "choose", "Details", key_display="enter", id="table.choose",
+            tooltip="Details of the row under the cursor",
         ),
     ]  # fmt: skip
 

@@ -1,0 +1,46 @@
+"""The file that takes the details of what went wrong, so that the screen need not show tracebacks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
+
+from castray_tui.core.config import Settings
+from castray_tui.core.state_folder import state_dir
+
+FILE_NAME = "castray.log"
+_MOST_BYTES = 1024 * 1024
+
+
+@contextlib.contextmanager
+def logging_to_file(settings: Settings) -> Iterator[None]:
+    """While this holds, castray's warnings and errors go to ``castray.log`` in the state folder.
+
+    Nothing is written, not even the file, while all goes well. Where the file cannot be written,
+    castray goes on without.
+    """
+    logger = logging.getLogger("castray_tui")
+    handler: logging.Handler
+    try:
+        handler = RotatingFileHandler(
+            state_dir(settings) / FILE_NAME,
+            maxBytes=_MOST_BYTES,
+            backupCount=1,
+            encoding="utf-8",
+            delay=True,
+        )
+    except OSError:
+        handler = logging.NullHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not draw over the screen
+    logger.addHandler(handler)
+    propagated, logger.propagate = logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.propagate = propagated
+        logger.removeHandler(handler)
+        handler.close()
