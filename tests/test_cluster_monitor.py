@@ -15,6 +15,7 @@ from castray_tui.core.errors import CastrayError, NotRayError, UnreachableError
 from castray_tui.core.models import DiscoveredCluster, EventDraft
 from castray_tui.core.monitor import ClusterMonitor, ClusterView, health
 from castray_tui.core.ray_api.gcs_process import GcsProcesses
+from castray_tui.core.ray_api.http import RefusedError
 
 SETTINGS = Settings(
     external_cluster=ExternalClusterSettings(poll_interval=0.05, connection_timeout=5.0)
@@ -68,14 +69,14 @@ class FakeDashboard:
 
 
 class Watched:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, gcs_address: str | None = None) -> None:
         self.events: list[EventDraft] = []
         self.restarts: list[DiscoveredCluster] = []
         self.changed = asyncio.Event()
         self.gcs = GcsProcesses(("/nonexistent",))
         url = f"http://127.0.0.1:{port}"
         self.monitor = ClusterMonitor(
-            DiscoveredCluster(key="k", name="lab", dashboard_url=url),
+            DiscoveredCluster(key="k", name="lab", dashboard_url=url, gcs_address=gcs_address),
             name="lab",
             address=url,
             settings=SETTINGS,
@@ -213,6 +214,19 @@ async def test_what_is_no_ray_is_said_to_be_none() -> None:
         del dashboard.answers["/api/version"]
         with pytest.raises(CastrayError):
             await watched.monitor.first_view()
+
+
+async def test_where_neither_door_is_open_the_dashboard_is_named() -> None:
+    dashboard = FakeDashboard()
+    async with watching(dashboard) as watched:
+        first = await watched.monitor.first_view()
+        url = first.cluster.dashboard_url
+    gone = Watched(int(str(url).rpartition(":")[2]), gcs_address="127.0.0.1:1")
+    running = asyncio.create_task(gone.monitor.run())
+    with pytest.raises(RefusedError, match=f"Nothing answers at {url}"):
+        await gone.monitor.first_view()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_who_waits_for_a_monitor_that_is_let_go_gets_an_error() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from castray_tui.core.errors import CastrayError, RayAnswerError, UnreachableError
+from castray_tui.core.errors import AuthError, CastrayError, UnreachableError
 from castray_tui.core.models import Access, DiscoveredCluster
 from castray_tui.core.monitor.reading import (
     GcsExtra,
@@ -93,7 +93,9 @@ class Doors:
                     self.gcs_address, token=self._token, timeout_seconds=self._timeout_seconds
                 )
             )
-        except RayAnswerError as error:
+        except AuthError:
+            raise
+        except CastrayError as error:
             raise failure or error from error
         self.access = "gcs"
         if self.dashboard is None:
