@@ -114,7 +114,7 @@ async def test_local_file_to_every_node_and_nothing_left_behind(
     assert sum(target.bytes for target in again.targets) == 0
 
     await made.close()
-    assert await lab.jobs("old") == []
+    assert await lab.forgets("old") == []
     assert await all_ended(started, 10.0)
 
 
@@ -142,7 +142,7 @@ async def test_between_nodes_within_and_across_versions_and_back(
     assert "is the source itself" in str(plan.targets[1].reason)
     assert not (tmp_path / "plan").exists()
     await made.close()
-    assert await lab.jobs("old") == await lab.jobs("new") == []
+    assert await lab.forgets("old", "new") == []
 
 
 async def test_what_cannot_be_is_said_for_each_target(
@@ -213,7 +213,7 @@ async def test_read_only_clusters_are_refused_before_anything_is_submitted(
     finally:
         lab.doors["new"] = door
     assert published == []
-    assert await lab.jobs("new") == []
+    assert await lab.forgets("new") == []
     await made.close()
 
 
@@ -248,7 +248,7 @@ async def test_agents_leave_when_idle_and_come_back_when_needed(
     assert await all_ended(started, 15.0)
     assert (await sent(made, str(source), f"old/head:{tmp_path}/b")).state == "done"
     await made.close()
-    assert await lab.jobs("old") == []
+    assert await lab.forgets("old") == []
 
 
 CASTRAY_THAT_IS_KILLED = """
@@ -337,7 +337,7 @@ async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows
     third, results = start()
     await asyncio.sleep(2.0)  # Ray looks after its jobs once a second.
     await third.adopt("new")
-    assert await lab.jobs("new") == []
+    assert await lab.forgets("new") == []
     assert [t.id for t in results] in ([transfer_id], [])
     await second.close()
     await third.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +87,15 @@ class LabFleet:
             for job in await client.list()
             if (job.submission_id or "").startswith("castray-")
         ]
+
+    async def forgets(self, *names: str) -> list[str]:
+        """Coordinators' jobs that are still there after the time that Ray takes to forget them."""
+        deadline = time.monotonic() + 40
+        while True:
+            left = [job for name in names for job in await self.jobs(name)]
+            if not left or time.monotonic() > deadline:
+                return left
+            await asyncio.sleep(0.5)
 
     async def close(self) -> None:
         for door in self.doors.values():

@@ -25,9 +25,11 @@ from castray_tui.core.errors import (
     TransferError,
 )
 from castray_tui.core.ray_api.jobs import JobClient
+from castray_tui.core.ray_api.tokens import Token
 from castray_tui.core.text_safety import safe_text
 from castray_tui.core.transfer import shipping
 from castray_tui.core.transfer.access import ClusterDoor
+from castray_tui.core.transfer.clearing import LeftJob, hand_over
 from castray_tui.core.transfer.control_connection import connect_to_coordinator
 from castray_tui.core.transfer.driver_process import DriverProcess, left_drivers
 from castray_tui.core.transfer.sessions import ClusterSession
@@ -38,7 +40,6 @@ START_SECONDS = 60.0
 _LOG_INTERVAL_SECONDS = 0.2
 _INFO_INTERVAL_SECONDS = 1.0
 _END_SECONDS = 8.0
-_RAY_LOOKS_SECONDS = 1.2
 _AGENT_JOBS_SINCE = (2, 49)
 
 
@@ -55,64 +56,34 @@ class Coordinator:
     submission_id: str | None = None
     driver: DriverProcess | None = None
     owns_client: bool = False
+    token: Token | None = None
 
-    async def results(self) -> list[Json]:
-        """What it noted in its log about transfers that ended."""
-        if self.driver is not None:
-            log = self.driver.log()
-        elif self.jobs is not None and self.submission_id is not None:
-            log = await self.jobs.logs(self.submission_id)
-        else:
-            log = ""
-        return results_in(log)
-
-    async def release(self) -> None:
-        """Leaves; where nobody else needs the coordinator, it ends and its record is removed."""
+    async def release(self) -> LeftJob | None:
+        """Leaves. Where nobody else needs the coordinator it ends, and what is returned is the job
+        whose record has to be removed then."""
         is_stopping = await self.session.leave()
         await self.session.close()
-        if is_stopping:
-            with contextlib.suppress(CastrayError):
-                await self.clear_up()
-        elif self.owns_client and self.jobs is not None:
+        left = None
+        if is_stopping and self.driver is not None:
+            await self.driver.wait_gone(_END_SECONDS)
+        elif is_stopping:
+            left = self.left_job()
+        if self.owns_client and self.jobs is not None:
             await self.jobs.aclose()
+        return left
 
-    async def clear_up(self) -> None:
-        """Waits for the end of a coordinator that is about to, and removes its record.
-
-        Raises:
-            CastrayError: It does not end, or its cluster does not answer.
-        """
-        try:
-            if self.driver is not None:
-                await self.driver.wait_gone(_END_SECONDS)
-            elif self.jobs is not None and self.submission_id is not None:
-                await delete_when_ended(self.jobs, self.submission_id)
-        finally:
-            if self.owns_client and self.jobs is not None:
-                await self.jobs.aclose()
+    def left_job(self) -> LeftJob | None:
+        """The job whose record stays when the coordinator ends; None where it is no job."""
+        if self.jobs is None or self.submission_id is None:
+            return None
+        return LeftJob(
+            self.jobs.http.base_url, self.submission_id, agent=self.jobs.agent, token=self.token
+        )
 
 
 def results_in(log: str) -> list[Json]:
     """The results of transfers that a coordinator's log tells."""
     return [line["result"] for line in read_lines(log) if line.get("castray") == "result"]
-
-
-async def delete_when_ended(jobs: JobClient, submission_id: str) -> None:
-    """Removes a job's record once the job has ended.
-
-    Ray looks after a job once a second. A record that is removed before it looked comes back as a
-    failed job without an entry point, so the removal waits that long.
-
-    Raises:
-        CastrayError: The job does not end, or the cluster does not answer.
-    """
-    deadline = time.monotonic() + _END_SECONDS
-    while not jobs.agent and not (await jobs.info(submission_id)).finished:
-        if time.monotonic() > deadline:
-            raise TransferError(f"Job {submission_id} does not end")
-        await asyncio.sleep(_LOG_INTERVAL_SECONDS)
-    await asyncio.sleep(_RAY_LOOKS_SECONDS)
-    await jobs.delete(submission_id)
 
 
 class CoordinatorStarter:
@@ -166,7 +137,9 @@ class CoordinatorStarter:
                 with contextlib.suppress(TransferError, NotFoundError, RayAnswerError):
                     log = await door.jobs.logs(submission_id)
                     session = await self._connect(log, door.control_hosts)
-                    return Coordinator(session, jobs=door.jobs, submission_id=submission_id)
+                    return Coordinator(
+                        session, jobs=door.jobs, submission_id=submission_id, token=door.token
+                    )
         return None
 
     async def _start_job(
@@ -185,9 +158,15 @@ class CoordinatorStarter:
         except BaseException:
             with contextlib.suppress(CastrayError):
                 await jobs.stop(submission_id)
-                await delete_when_ended(jobs, submission_id)
+            hand_over([LeftJob(jobs.http.base_url, submission_id, jobs.agent, door.token)])
             raise
-        return Coordinator(session, jobs=jobs, submission_id=submission_id, owns_client=owns_client)
+        return Coordinator(
+            session,
+            jobs=jobs,
+            submission_id=submission_id,
+            owns_client=owns_client,
+            token=door.token,
+        )
 
     async def _ready_log(self, door: ClusterDoor, jobs: JobClient, submission_id: str) -> str:
         """The job's log, once the coordinator said that it is ready."""

@@ -24,6 +24,7 @@ from castray_tui.core.models import (
 from castray_tui.core.transfer import progress, shipping
 from castray_tui.core.transfer.access import ClusterAccess
 from castray_tui.core.transfer.adoption import collect_ended
+from castray_tui.core.transfer.clearing import LeftJob, delete_when_ended, hand_over
 from castray_tui.core.transfer.coordinators import Coordinator, CoordinatorStarter
 from castray_tui.core.transfer.owner_lock import OwnerLock
 from castray_tui.core.transfer.preparation import Preparation, Way, open_ways, prepare
@@ -85,7 +86,7 @@ class TransferService:
         self._starter: CoordinatorStarter | None = None
         self._key: shipping.CastrayKey | None = None
         self._following: set[asyncio.Task[None]] = set()
-        self._clearing: set[asyncio.Task[None]] = set()
+        self._clearing: dict[asyncio.Task[None], LeftJob] = {}
         self._is_closing = False
 
     # --- orders -------------------------------------------------------------------------------
@@ -204,15 +205,21 @@ class TransferService:
 
     async def release_cluster(self, cluster_key: str) -> None:
         """Leaves a cluster: its coordinator and agents end, unless a transfer still runs there."""
+        left = await self._release(cluster_key)
+        if left is not None:
+            self._clear_later(left)
+
+    async def _release(self, cluster_key: str) -> LeftJob | None:
         task = self._coordinators.pop(cluster_key, None)
         if task is None:
-            return
+            return None
         if not task.done():
             task.cancel()
         with contextlib.suppress(CastrayError, asyncio.CancelledError):
             coordinator = await task
             coordinator.session.on_closed = lambda: None
-            await coordinator.release()
+            return await coordinator.release()
+        return None
 
     async def close(self) -> None:
         """Leaves all clusters. Transfers between nodes go on, those of this machine end."""
@@ -222,9 +229,11 @@ class TransferService:
                 await self.cancel(work.transfer.id)
         for task in list(self._following):
             task.cancel()
-        await asyncio.gather(
-            *(self.release_cluster(key) for key in list(self._coordinators)), *self._clearing
-        )
+        left = await asyncio.gather(*(self._release(key) for key in list(self._coordinators)))
+        for clearing in self._clearing:
+            clearing.cancel()
+        # Nobody who quits should wait for Ray to notice that a job has ended.
+        hand_over([*filter(None, left), *self._clearing.values()])
         if self._local is not None:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await (await self._local).close()
@@ -462,13 +471,20 @@ class TransferService:
             for work in self._works.values()
             if work.owner_key == cluster_key and not work.done.is_set()
         ]
+        left = coordinator.left_job()
         if owned:
-            tasks, job = self._following, self._look_after(cluster_key, owned)
-        else:
-            tasks, job = self._clearing, _clear_up(coordinator)
-        task = asyncio.create_task(job)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+            task = asyncio.create_task(self._look_after(cluster_key, owned))
+            self._following.add(task)
+            task.add_done_callback(self._following.discard)
+        elif left is not None:
+            self._clear_later(left)
+        elif coordinator.driver is not None and not coordinator.driver.is_alive():
+            coordinator.driver.remove_log()
+
+    def _clear_later(self, left: LeftJob) -> None:
+        task = asyncio.create_task(_clear_up(left))
+        self._clearing[task] = left
+        task.add_done_callback(lambda done: self._clearing.pop(done, None))
 
     async def _look_after(self, cluster_key: str, owned: list[_Work]) -> None:
         """The connection to a coordinator broke while it owned transfers: they are followed over a
@@ -523,10 +539,10 @@ class TransferService:
         return self._starter
 
 
-async def _clear_up(coordinator: Coordinator) -> None:
-    """Removes what a coordinator that left by itself leaves behind."""
+async def _clear_up(left: LeftJob) -> None:
+    """Removes what a coordinator leaves behind; what stays is for the next castray there."""
     with contextlib.suppress(CastrayError):
-        await coordinator.clear_up()
+        await delete_when_ended(left)
 
 
 async def _ready(coordinator: Coordinator) -> Coordinator:
