@@ -37,7 +37,6 @@ COMMANDS: dict[str, Command] = {
     "nodes": Command("the nodes of the fleet"),
     "cp": Command("send a file to nodes, or get one from a node"),
     "transfers": Command("transfers of now and before"),
-    "cancel": Command("cancel a transfer"),
     "doctor": Command("why a cluster is not found or does not connect"),
     "demo": Command("two small Ray clusters to try castray on", has_json=False),
     "config": Command("every setting and where it came from"),
@@ -125,7 +124,7 @@ def build_parser(words: list[str] | None = None) -> Parser:
 
 def _run(argv: list[str], open_screen: OpenScreen) -> int:
     parser = build_parser(argv)
-    arguments, extra = parser.parse_known_args(argv)
+    arguments, extra = parser.parse_known_args(_with_reverse_order(argv))
     chosen = getattr(arguments, "parser", parser)
     chosen.refuse_unknown(extra)
     arguments.open_screen = open_screen
@@ -148,6 +147,17 @@ def _run(argv: list[str], open_screen: OpenScreen) -> int:
     code = arguments.run(arguments)
     assert isinstance(code, int)
     return code
+
+
+def _with_reverse_order(argv: list[str]) -> list[str]:
+    """``--sort -cpu`` as ``--sort=-cpu``: argparse would take ``-cpu`` for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--sort" and word.startswith("-") and word[1:].isalpha():
+            joined[-1] = f"--sort={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _own_fault(error: Exception) -> CastrayError:

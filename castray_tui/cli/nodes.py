@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         default="cluster",
         help="cluster, node, state, address, host, cpu, memory, disk, free, gpu, net, store, cpus "
-        "or seen; with - in front, in reverse (--sort=-cpu)",
+        "or seen; with - in front, in reverse",
     )
 
 
@@ -126,7 +127,9 @@ async def _watch(
 ) -> None:
     """Prints the nodes whenever they changed, at most once a poll; ends only by a signal."""
     settings = loaded.settings
-    on_terminal = sys.stdout.isatty() and not arguments.json
+    on_terminal = (
+        sys.stdout.isatty() and not arguments.json and os.environ.get("TERM", "dumb") != "dumb"
+    )
     discovering: asyncio.Task[object] | None = None
     interval = settings.external_cluster.discovery_interval
     next_discovery = time.monotonic() + interval
