@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,11 @@ from castray_tui.core.models import (
 )
 from castray_tui.core.transfer import progress, shipping
 from castray_tui.core.transfer.access import ClusterAccess
+from castray_tui.core.transfer.addresses import parse_address
 from castray_tui.core.transfer.adoption import collect_ended
 from castray_tui.core.transfer.clearing import LeftJob, delete_when_ended, hand_over
 from castray_tui.core.transfer.coordinators import Coordinator, CoordinatorStarter
-from castray_tui.core.transfer.owner_lock import OwnerLock
+from castray_tui.core.transfer.owner_lock import OwnerLock, is_owner_alive
 from castray_tui.core.transfer.preparation import Preparation, Way, open_ways, prepare
 from castray_tui.core.transfer.selection import Selection, select
 from castray_tui.core.transfer.sessions import LocalSession, Session, call
@@ -202,6 +203,23 @@ class TransferService:
             self._note_ended(result, unfinished_ids)
         for record in known["records"]:
             self._follow_left(cluster_key, record, unfinished_ids)
+
+    def settle(self, unfinished: Iterable[Transfer], *, adopted: Collection[str] = ()) -> None:
+        """Publishes as failed what the journal has as unfinished and nobody can finish any more:
+        its castray is gone, and its source was on this machine, or on a cluster where ``adopt`` has
+        found nothing of it.
+
+        Args:
+            adopted: Names of clusters that ``adopt`` has been through.
+        """
+        for transfer in unfinished:
+            known = self._works.get(transfer.id)
+            if known is not None or is_owner_alive(self._state_dir, transfer.id):
+                continue
+            source_cluster = parse_address(transfer.source).cluster_pattern
+            if source_cluster == LOCAL or source_cluster in adopted:
+                error = "castray ended before the transfer did"
+                self._publish(progress.ended(transfer, error=error))
 
     async def release_cluster(self, cluster_key: str) -> None:
         """Leaves a cluster: its coordinator and agents end, unless a transfer still runs there."""
