@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("castray_tui.app")
 _CLOSE_SECONDS = 10.0
+_ENGINE_DELAY_SECONDS = 0.03
+"""Lets the first frame out of the terminal's writer thread before imports take the processor."""
 _NO_ANSI_THEME = "castray-ansi"
 
 
@@ -163,7 +165,7 @@ class CastrayApp(App[int]):
         self._engine = asyncio.get_running_loop().create_future()
         if self._settings.ui.keymap:
             self.set_keymap(dict(self._settings.ui.keymap))
-        self.call_after_refresh(self._run_engine)
+        self.call_after_refresh(self.set_timer, _ENGINE_DELAY_SECONDS, self._run_engine)
 
     # --- the engine -----------------------------------------------------------------------------
 

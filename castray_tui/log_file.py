@@ -1,4 +1,4 @@
-"""The file that takes the details of what went wrong, so that the screen need not show tracebacks."""
+"""The file that takes the details of what went wrong, so that the screen shows no tracebacks."""
 
 from __future__ import annotations
 

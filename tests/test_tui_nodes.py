@@ -37,9 +37,7 @@ async def test_death_moves_no_row_and_not_the_cursor(size: tuple[int, int]) -> N
         await pilot.press("j", "j", "j")
         assert harness.cursor() == "ml/10.0.0.3"
         before = harness.names()
-        dead = changed(
-            harness.engine.fleet, "10.0.0.2", status="dead", reason="raylet was killed"
-        )
+        dead = changed(harness.engine.fleet, "10.0.0.2", status="dead", reason="raylet was killed")
         await harness.push(pilot, dead)
         assert harness.names() == before
         assert harness.cursor() == "ml/10.0.0.3"

@@ -31,7 +31,7 @@ GIB = 1024**3
 
 
 class PushedEngine:
-    """Shows what tests push; answers are what tests put in ``answers``, orders are in ``orders``."""
+    """Shows what tests push, answers what they put in ``answers``, keeps ``orders``."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
