@@ -30,7 +30,7 @@ from castray_tui.cli.transfer_text import (
 )
 from castray_tui.core.config_loading import LoadedSettings
 from castray_tui.core.engine import Engine
-from castray_tui.core.errors import UnreachableError, UsageError
+from castray_tui.core.errors import CastrayError, UnreachableError, UsageError
 from castray_tui.core.models import Overwrite, Transfer, TransferPlan, TransferRequest
 from castray_tui.core.transfer.addresses import parse_address
 from castray_tui.core.wire_format import plan_json, transfer_json
@@ -110,13 +110,24 @@ async def _cp(
             ended = await _until_ended(engine, transfer)
         except asyncio.CancelledError:
             print_message(f"castray: Interrupted; cancelling transfer {transfer.id}")
-            cancelled = await asyncio.wait_for(
-                engine.cancel_transfer(transfer.id), _CANCEL_PATIENCE_SECONDS
-            )
-            _print_transfer(cancelled, arguments.json, ascii_only)
+            await _cancel(engine, transfer, arguments.json, ascii_only)
             raise
     _print_transfer(ended, arguments.json, ascii_only)
     return EXIT_CODES[ended.state]
+
+
+async def _cancel(engine: Engine, transfer: Transfer, as_json: bool, ascii_only: bool) -> None:
+    """Cancels and prints how it ended; where no answer comes, closing the engine ends it anyway."""
+    try:
+        cancelled = await asyncio.wait_for(
+            engine.cancel_transfer(transfer.id), _CANCEL_PATIENCE_SECONDS
+        )
+    except asyncio.TimeoutError:
+        print_message(f"castray: No answer within {_CANCEL_PATIENCE_SECONDS:g} s")
+    except CastrayError as error:
+        print_message(f"castray: {error}")
+    else:
+        _print_transfer(cancelled, as_json, ascii_only)
 
 
 async def _connect_named(engine: Engine, loaded: LoadedSettings, request: TransferRequest) -> None:

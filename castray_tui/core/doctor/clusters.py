@@ -12,7 +12,7 @@ from castray_tui.core.discovery.temp_dir import current_cluster, default_temp_di
 from castray_tui.core.doctor.finding import Finding
 from castray_tui.core.errors import ConfigError
 from castray_tui.core.models import DiscoveredCluster, DiscoveryReport
-from castray_tui.core.ray_api.tokens import REMEDY_FOR_MISSING, token_for
+from castray_tui.core.ray_api.tokens import REMEDY_FOR_MISSING, may_have_token, token_for
 
 InstalledRay = Callable[[], str | None]
 
@@ -73,12 +73,22 @@ def check_cluster(
         named_by_user: Whether its address was given by the user.
     """
     name = cluster.name
-    version = cluster.ray_version or "unknown"
-    where = cluster.dashboard_url or cluster.gcs_address or "no address"
-    findings = [
-        Finding(name, "ok", f"Ray {version} at {where}, found by {', '.join(cluster.sources)}")
-    ]
-    findings += [_of_note(name, note) for note in cluster.notes]
+    version = f"Ray {cluster.ray_version}" if cluster.ray_version else "a Ray of unknown version"
+    found_by = f"found by {', '.join(cluster.sources)}"
+    where = cluster.dashboard_url or cluster.gcs_address
+    notes = [_of_note(name, note) for note in cluster.notes]
+    if where is None:
+        return [
+            Finding(
+                name,
+                "warn",
+                f"{version}, {found_by}, but no address of it leads anywhere from here",
+                "It may live in a container or another network namespace: run castray there, or "
+                "name an address that leads to it",
+            ),
+            *notes,
+        ]
+    findings = [Finding(name, "ok", f"{version} at {where}, {found_by}"), *notes]
     if cluster.needs_token:
         findings.append(_token_finding(cluster, known, named_by_user))
     if cluster.dashboard_url is None and not any("dashboard" in note for note in cluster.notes):
@@ -108,6 +118,14 @@ def _token_finding(
     cluster: DiscoveredCluster, known: Sequence[KnownClusterSettings], named_by_user: bool
 ) -> Finding:
     entry = next((entry for entry in known if entry.name == cluster.name), None)
+    if not may_have_token(cluster, named_by_user=named_by_user):
+        where = cluster.dashboard_url or cluster.gcs_address
+        return Finding(
+            cluster.name,
+            "warn",
+            "it wants a token, and none is sent by itself to what may not be yours",
+            f"Name it if you trust it: castray --connect {where}",
+        )
     try:
         token = token_for(cluster, entry=entry, named_by_user=named_by_user)
     except ConfigError as error:
