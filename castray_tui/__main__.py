@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ def main() -> int:
 async def _open_screen(settings: Settings, addresses: tuple[str, ...]) -> int:
     """Draws the screen until the user leaves it. Textual is imported for nothing else, and the
     engine only once the first frame is drawn."""
+    # Nothing made before the first frame is garbage; the app switches collection on after it.
+    gc.disable()
     from castray_tui.app import show  # noqa: PLC0415
 
     def new_engine() -> Engine:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import signal
@@ -177,6 +178,9 @@ class CastrayApp(App[int]):
     @work(name="engine", group="engine", exit_on_error=False)
     async def _run_engine(self) -> None:
         assert self._engine is not None
+        # What stands now stays; later collections need not look at it.
+        gc.freeze()
+        gc.enable()
         try:
             # Imported in a thread, so that keys are answered meanwhile.
             await asyncio.to_thread(importlib.import_module, "castray_tui.core.engine")
