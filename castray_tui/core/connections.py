@@ -176,6 +176,12 @@ class Connections:
             if name in (None, connection.name):
                 connection.monitor.poll_now()
 
+    async def complete(self, timeout_seconds: float) -> None:
+        """Returns when every cluster has told all that one look can tell, or had its time."""
+        views = [c.monitor.complete_view(timeout_seconds) for c in self._by_key.values()]
+        # What failed shows in the clusters' own states.
+        await asyncio.gather(*views, return_exceptions=True)
+
     async def close(self) -> None:
         """Ends all monitors and the child processes behind them."""
         tasks = [waiting.task for waiting in self._waiting.values()]

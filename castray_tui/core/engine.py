@@ -236,6 +236,15 @@ class Engine:
                 await self._transfers.release_cluster(key)
         await self._connections.disconnect(name)
 
+    async def complete(self, *, timeout_seconds: float = 5.0) -> Fleet:
+        """The fleet once every connected cluster has told all that one look can tell.
+
+        For faces that look once: draining is known to the GCS alone, which is asked after the
+        first answer. After ``timeout_seconds`` the fleet as it is then.
+        """
+        await self._connections.complete(timeout_seconds)
+        return self.fleet
+
     def refresh(self, name: str | None = None) -> None:
         """Polls one cluster, or all, at once rather than at the next interval."""
         self._connections.refresh(name)

@@ -222,6 +222,9 @@ class OwnCluster:
                     # Two clusters on one host collide on the defaults of these.
                     "DASHBOARD_METRIC_PORT": str(self.ports.dashboard_metrics),
                     "AUTOSCALER_METRIC_PORT": str(self.ports.autoscaler_metrics),
+                    # A token in the user's home would make Ray 2.60 want it everywhere, half of
+                    # its own processes not knowing it.
+                    "RAY_AUTH_MODE": "disabled",
                     **self._environment,
                 },
                 "timeout_seconds": _START_TIMEOUT_SECONDS,
