@@ -241,7 +241,8 @@ async def test_an_unexpected_error_is_told_and_ends_nothing() -> None:
 async def test_an_engine_that_does_not_start_is_told() -> None:
     harness = Harness(answers={"start": UnreachableError("No journal", remedy="Free some space.")})
     async with harness.app.run_test(size=SIZE) as pilot:
-        await harness.app.workers.wait_for_complete()
+        with pytest.raises(UnreachableError):
+            await harness.app.engine_ready()
         await pilot.pause()
         assert any("No journal. Free some space." in toast for toast in harness.toasts())
         await pilot.press("d")
