@@ -357,7 +357,7 @@ async def test_a_source_agent_that_is_killed_leaves_no_file_and_a_reason(
     )
     while not any(state.bytes_done for state in published):
         await asyncio.sleep(0.05)
-    session = await made._session("new")
+    session = await made._keeper.session("new")
     hello = await call(session, worker.node_id, "hello", {}, 10.0)
     os.kill(hello["pid"], signal.SIGKILL)
     ended = await asyncio.wait_for(made.wait(transfer.id), 30)

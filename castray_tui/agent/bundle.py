@@ -7,6 +7,7 @@ arguments of actors, and the modules exist in memory only, as package ``castray_
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
+@functools.lru_cache(maxsize=None)
 def pack() -> str:
     """The sources of this package; of the shipped one where this is already it."""
     shipped = getattr(sys.modules.get(PACKAGE), "BUNDLE", None)

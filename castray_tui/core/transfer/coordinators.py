@@ -225,16 +225,19 @@ class CoordinatorStarter:
                 return await self._start_job(door, jobs, owns_client=True)
             except ConnectError as error:
                 await jobs.aclose()
-                raise self._mismatch(door, own_version) from error
+                raise self._mismatch(door, own_version, error) from error
             except BaseException:
                 await jobs.aclose()
                 raise
         raise self._mismatch(door, own_version)
 
-    def _mismatch(self, door: ClusterDoor, own_version: str) -> RayMismatchError:
+    def _mismatch(
+        self, door: ClusterDoor, own_version: str, error: ConnectError | None = None
+    ) -> RayMismatchError:
         return RayMismatchError(
             f"{door.name} has no dashboard and runs Ray {door.ray_version or 'unknown'}, which "
-            f"castray's own Ray {own_version} cannot drive",
+            f"castray's own Ray {own_version} cannot drive"
+            + (f"; its head's agent takes no jobs either ({error.message})" if error else ""),
             remedy="Start that cluster with its dashboard, or run castray with Ray of its version",
         )
 

@@ -21,16 +21,14 @@ from castray_tui.core.models import (
     TransferRequest,
     TransferTarget,
 )
-from castray_tui.core.transfer import progress, shipping
+from castray_tui.core.transfer import progress
 from castray_tui.core.transfer.access import ClusterAccess
 from castray_tui.core.transfer.addresses import parse_address
-from castray_tui.core.transfer.adoption import collect_ended
-from castray_tui.core.transfer.clearing import LeftJob, delete_when_ended, hand_over
-from castray_tui.core.transfer.coordinators import Coordinator, CoordinatorStarter
 from castray_tui.core.transfer.owner_lock import OwnerLock, is_owner_alive
 from castray_tui.core.transfer.preparation import Preparation, Way, open_ways, prepare
 from castray_tui.core.transfer.selection import Selection, select
-from castray_tui.core.transfer.sessions import LocalSession, Session, call
+from castray_tui.core.transfer.session_keeper import SessionKeeper
+from castray_tui.core.transfer.sessions import call
 
 Json = dict[str, Any]
 
@@ -82,13 +80,14 @@ class TransferService:
         self._access = access
         self._publish = publish
         self._works: dict[str, _Work] = {}
-        self._coordinators: dict[str, asyncio.Task[Coordinator]] = {}
-        self._local: asyncio.Task[LocalSession] | None = None
-        self._starter: CoordinatorStarter | None = None
-        self._key: shipping.CastrayKey | None = None
         self._following: set[asyncio.Task[None]] = set()
-        self._clearing: dict[asyncio.Task[None], LeftJob] = {}
-        self._is_closing = False
+        self._keeper = SessionKeeper(
+            settings=settings.transfer,
+            state_dir=state_dir,
+            access=access,
+            on_event=self._on_event,
+            on_closed=self._on_session_closed,
+        )
 
     # --- orders -------------------------------------------------------------------------------
 
@@ -168,7 +167,7 @@ class TransferService:
                 work.task.cancel()
         else:
             with contextlib.suppress(CastrayError):
-                session = await self._session(work.owner_key)
+                session = await self._keeper.session(work.owner_key)
                 await session.request({"cancel": transfer_id}, _CANCEL_SECONDS)
         try:
             await asyncio.wait_for(work.done.wait(), _CANCEL_SECONDS)
@@ -186,19 +185,12 @@ class TransferService:
         door = self._access.door(cluster_key)
         if door.read_only_reason is not None:
             return
-        starter = self._started()
-        for result in await collect_ended(door, self._own_key(), self._state_dir):
+        for result in await self._keeper.collect_ended(door):
             self._note_ended(result, unfinished_ids)
-        if cluster_key in self._coordinators:
+        session = await self._keeper.take_up(door)
+        if session is None:
             return
-        running = await starter.find_running(door)
-        if running is None:
-            return
-        if cluster_key in self._coordinators:
-            await running.session.close()
-            return
-        self._keep(cluster_key, running)
-        (known,) = await running.session.request({"known": 1}, _RUN_SECONDS)
+        (known,) = await session.request({"known": 1}, _RUN_SECONDS)
         for result in known["results"]:
             self._note_ended(result, unfinished_ids)
         for record in known["records"]:
@@ -223,38 +215,16 @@ class TransferService:
 
     async def release_cluster(self, cluster_key: str) -> None:
         """Leaves a cluster: its coordinator and agents end, unless a transfer still runs there."""
-        left = await self._release(cluster_key)
-        if left is not None:
-            self._clear_later(left)
-
-    async def _release(self, cluster_key: str) -> LeftJob | None:
-        task = self._coordinators.pop(cluster_key, None)
-        if task is None:
-            return None
-        if not task.done():
-            task.cancel()
-        with contextlib.suppress(CastrayError, asyncio.CancelledError):
-            coordinator = await task
-            coordinator.session.on_closed = lambda: None
-            return await coordinator.release()
-        return None
+        await self._keeper.release(cluster_key)
 
     async def close(self) -> None:
         """Leaves all clusters. Transfers between nodes go on, those of this machine end."""
-        self._is_closing = True
         for work in list(self._works.values()):
             if not work.done.is_set() and self._needs_castray(work):
                 await self.cancel(work.transfer.id)
         for task in list(self._following):
             task.cancel()
-        left = await asyncio.gather(*(self._release(key) for key in list(self._coordinators)))
-        for clearing in self._clearing:
-            clearing.cancel()
-        # Nobody who quits should wait for Ray to notice that a job has ended.
-        hand_over([*filter(None, left), *self._clearing.values()])
-        if self._local is not None:
-            with contextlib.suppress(OSError, asyncio.CancelledError):
-                await (await self._local).close()
+        await self._keeper.close()
         for work in self._works.values():
             if work.task is not None:
                 work.task.cancel()
@@ -285,7 +255,9 @@ class TransferService:
         return selection
 
     async def _prepare(self, selection: Selection, request: TransferRequest) -> Preparation:
-        return await prepare(selection, request.overwrite, self._settings.transfer, self._session)
+        return await prepare(
+            selection, request.overwrite, self._settings.transfer, self._keeper.session
+        )
 
     async def _carry_out(self, work: _Work, request: TransferRequest) -> None:
         try:
@@ -432,77 +404,24 @@ class TransferService:
             raise NotFoundError(f"No transfer {transfer_id} runs in this castray")
         return work
 
-    # --- sessions -----------------------------------------------------------------------------
+    # --- when a session ends ------------------------------------------------------------------
 
-    async def _session(self, cluster_key: str) -> Session:
-        if cluster_key == LOCAL:
-            return await self._local_session()
-        task = self._coordinators.get(cluster_key)
-        if task is not None and task.done() and not _is_usable(task):
-            task = None
-        if task is None:
-            door = self._access.door(cluster_key)
-            task = asyncio.create_task(self._started().get(door))
-            self._coordinators[cluster_key] = task
-        coordinator = await asyncio.shield(task)
-        self._listen(cluster_key, coordinator)
-        return coordinator.session
-
-    async def _local_session(self) -> LocalSession:
-        task = self._local
-        if (
-            task is not None
-            and task.done()
-            and not (not task.exception() and task.result().is_open)
-        ):
-            task = None
-        if task is None:
-            task = self._local = asyncio.create_task(LocalSession.start())
-        session = await asyncio.shield(task)
-        session.on_event = self._on_event
-        session.on_closed = self._on_local_closed
-        return session
-
-    def _keep(self, cluster_key: str, coordinator: Coordinator) -> None:
-        self._coordinators[cluster_key] = asyncio.create_task(_ready(coordinator))
-        self._listen(cluster_key, coordinator)
-
-    def _listen(self, cluster_key: str, coordinator: Coordinator) -> None:
-        coordinator.session.on_event = self._on_event
-        coordinator.session.on_closed = lambda: self._on_coordinator_closed(
-            cluster_key, coordinator
-        )
-
-    def _on_local_closed(self) -> None:
-        for work in self._works.values():
-            if work.owner_key == LOCAL and not work.done.is_set():
-                self._finish(
-                    work,
-                    progress.ended(work.transfer, error="castray's own agent process has ended"),
-                )
-
-    def _on_coordinator_closed(self, cluster_key: str, coordinator: Coordinator) -> None:
-        if self._is_closing:
-            return
+    def _on_session_closed(self, cluster_key: str) -> bool:
+        """Whether the transfers that it owned are looked after."""
         owned = [
             work
             for work in self._works.values()
             if work.owner_key == cluster_key and not work.done.is_set()
         ]
-        left = coordinator.left_job()
-        if owned:
+        if cluster_key == LOCAL:
+            error = "castray's own agent process has ended"
+            for work in owned:
+                self._finish(work, progress.ended(work.transfer, error=error))
+        elif owned:
             task = asyncio.create_task(self._look_after(cluster_key, owned))
             self._following.add(task)
             task.add_done_callback(self._following.discard)
-        elif left is not None:
-            self._clear_later(left)
-        elif coordinator.driver is not None and not coordinator.driver.is_alive():
-            coordinator.driver.remove_log()
-
-    def _clear_later(self, left: LeftJob) -> None:
-        task = asyncio.create_task(_clear_up(left))
-        self._clearing[task] = left
-        task.add_done_callback(lambda done: self._clearing.pop(done, None))
+        return bool(owned)
 
     async def _look_after(self, cluster_key: str, owned: list[_Work]) -> None:
         """The connection to a coordinator broke while it owned transfers: they are followed over a
@@ -510,11 +429,11 @@ class TransferService:
         for pause_seconds in _RECONNECT_SECONDS:
             await asyncio.sleep(pause_seconds)
             with contextlib.suppress(CastrayError):
-                self._coordinators.pop(cluster_key, None)
+                self._keeper.forget(cluster_key)
                 await self.adopt(cluster_key, {work.transfer.id for work in owned})
                 if all(work.done.is_set() for work in owned):
                     return
-                if cluster_key in self._coordinators:
+                if self._keeper.holds(cluster_key):
                     return
         for work in owned:
             self._finish(
@@ -543,34 +462,6 @@ class TransferService:
         work = self._works.setdefault(transfer.id, _Work(transfer))
         work.owner_key = cluster_key
         self._tell(work, work.transfer)
-
-    def _own_key(self) -> shipping.CastrayKey:
-        if self._key is None:
-            self._key = shipping.CastrayKey(self._state_dir)
-        return self._key
-
-    def _started(self) -> CoordinatorStarter:
-        if self._starter is None:
-            self._starter = CoordinatorStarter(
-                self._own_key(), self._settings.transfer, self._state_dir
-            )
-        return self._starter
-
-
-async def _clear_up(left: LeftJob) -> None:
-    """Removes what a coordinator leaves behind; what stays is for the next castray there."""
-    with contextlib.suppress(CastrayError):
-        await delete_when_ended(left)
-
-
-async def _ready(coordinator: Coordinator) -> Coordinator:
-    return coordinator
-
-
-def _is_usable(task: asyncio.Task[Coordinator]) -> bool:
-    if task.cancelled() or task.exception() is not None:
-        return False
-    return task.result().session.is_open
 
 
 def _verdicts(transfer: Transfer) -> list[str | None]:
