@@ -78,4 +78,5 @@ def test_a_signal_in_the_middle_leaves_nothing(temp_folder: Path, number: int) -
 def test_the_demo_with_a_screen_needs_a_terminal(temp_folder: Path) -> None:
     ran = castray("demo", env={"TMPDIR": str(temp_folder)})
     assert ran.code == 2
+    assert "--headless" in ran.err
     assert list(temp_folder.iterdir()) == []

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Starts the clusters, shows castray over them, and stops them whichever way it ends."""
     settings = settings_for(arguments, {"ui.theme": arguments.theme}).settings
     if not arguments.headless:
-        refuse_without_terminal()
+        refuse_without_terminal("`castray demo --headless`")
     open_screen: OpenScreen = arguments.open_screen
     return run_until_done(_demo(settings, open_screen, headless=arguments.headless))
 

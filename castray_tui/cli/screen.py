@@ -38,14 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
     return run_until_done(open_screen(settings, tuple(arguments.connect)))
 
 
-def refuse_without_terminal() -> None:
-    """Raises TerminalError where no screen could be drawn or no key be read."""
+def refuse_without_terminal(
+    instead: str = "`castray status`, `castray nodes` or `castray discover`",
+) -> None:
+    """Raises TerminalError where no screen could be drawn or no key be read.
+
+    Args:
+        instead: What works without a terminal.
+    """
     problem = terminal_problem()
     if problem is not None:
-        raise TerminalError(
-            problem,
-            remedy="Run `castray status`, `castray nodes` or `castray discover` instead",
-        )
+        raise TerminalError(problem, remedy=f"Run {instead} instead")
 
 
 def terminal_problem() -> str | None:
