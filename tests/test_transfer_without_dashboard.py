@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -44,7 +43,13 @@ async def lab_of(
     name: str, cluster: OwnCluster, gcs: GcsProcesses, token: Token | None = None
 ) -> LabFleet:
     lab = LabFleet()
-    snapshot = await gcs.poll(cluster.gcs_address, token=token, timeout_seconds=20)
+    # A node's agent says which port it got some time after its raylet is up.
+    for _ in range(300):
+        snapshot = await gcs.poll(cluster.gcs_address, token=token, timeout_seconds=20)
+        head = next(row for row in snapshot.rows if row["is_head_node"])
+        if head["agent_port"]:
+            break
+        await asyncio.sleep(0.2)
     nodes = [
         Node(
             cluster_key=name,
@@ -58,16 +63,6 @@ async def lab_of(
         for row in snapshot.rows
     ]
     lab.set_nodes(name, nodes)
-    head = next(row for row in snapshot.rows if row["is_head_node"])
-    # A node's agent opens its port some time after its raylet is up.
-    for _ in range(300):
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(
-                str(head["node_ip"]), int(str(head["agent_port"]))
-            )
-            writer.close()
-            break
-        await asyncio.sleep(0.2)
     lab.doors[name] = ClusterDoor(
         key=name,
         name=name,
