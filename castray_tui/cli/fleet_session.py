@@ -31,8 +31,8 @@ class Failure:
 async def engine_of(settings: Settings) -> AsyncIterator[Engine]:
     """An engine that does only what it is told, closed at the end."""
     engine = Engine(settings)
-    await engine.start(background=False)
     try:
+        await engine.start(background=False)
         yield engine
     finally:
         # Shielded: an interrupted command still ends its polls, agents and child processes.

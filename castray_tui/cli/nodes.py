@@ -99,7 +99,7 @@ async def _nodes(arguments: argparse.Namespace, loaded: LoadedSettings, choice: 
         told.tell(failed)
         if arguments.watch:
             await _watch(engine, loaded, arguments, failed, choice)
-        fleet = engine.fleet
+        fleet = await engine.complete()
     for trouble in troubles(fleet.clusters):
         print_message(f"castray: {trouble}", ascii_only=ascii_only)
     nodes = choice.of(fleet)

@@ -53,7 +53,7 @@ async def _status(arguments: argparse.Namespace, loaded: LoadedSettings) -> int:
     async with engine_of(loaded.settings) as engine:
         failed = await connect_to(engine, loaded, arguments.addresses)
         told.raise_if_nothing_is_left(failed, arguments.addresses)
-        fleet = engine.fleet
+        fleet = await engine.complete()
     if arguments.json:
         print_json(
             {
