@@ -26,7 +26,7 @@ from textual.reactive import reactive
 from textual.screen import Screen
 
 from castray_tui.core.config import Settings
-from castray_tui.core.errors import CastrayError, ConfigError
+from castray_tui.core.errors import CastrayError
 from castray_tui.core.models import EMPTY_FLEET, Fleet
 from castray_tui.log_file import logging_to_file
 from castray_tui.messages import (
@@ -43,7 +43,7 @@ from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.glyphs import AsciiFilter, glyphs_for
 from castray_tui.screens.widgets.key_bar import types_into_focus
 from castray_tui.screens.widgets.transfer_rates import ENDED
-from castray_tui.themes import OWN_THEMES
+from castray_tui.themes import OWN_THEMES, check_theme
 
 if TYPE_CHECKING:
     from castray_tui.core.engine import Engine
@@ -120,11 +120,12 @@ class CastrayApp(App[int]):
         for theme in OWN_THEMES:
             self.register_theme(theme)
         theme_name = settings.ui.theme
-        if theme_name not in self.available_themes:
-            raise ConfigError(
-                f"There is no theme {theme_name!r} (ui.theme)",
-                remedy=f"Choose one of {', '.join(sorted(self.available_themes))}.",
-            )
+        check_theme(theme_name, self.available_themes)
+        if settings.ui.keymap:
+            # Importing every screen takes longer than the first frame may.
+            from castray_tui.keymap import check_keymap  # noqa: PLC0415
+
+            check_keymap(settings.ui.keymap)
         colorless = self.no_color or not settings.ui.color
         if colorless:
             # Only the theme of the terminal's own colours has none of its own to send.
@@ -217,8 +218,10 @@ class CastrayApp(App[int]):
     def _discover(self) -> None:
         self.notify("Looking for clusters ...", timeout=2, markup=False)
 
+        connects = self._discovers and self._settings.external_cluster.auto_discover
+
         async def discover() -> str:
-            report = await (await self.engine_ready()).discover()
+            report = await (await self.engine_ready()).discover(connect=connects)
             found = len(report.clusters)
             failed = [outcome.method for outcome in report.methods if outcome.error]
             words = f"{found} cluster{'' if found == 1 else 's'} found in {report.seconds:.1f} s"
@@ -380,7 +383,7 @@ async def show(
         The process's exit code.
 
     Raises:
-        ConfigError: The theme in the settings does not exist.
+        ConfigError: A theme or an id of a binding in the settings does not exist.
     """
     app = CastrayApp(engine_factory, settings, connect=connect, discover=discover)
     with logging_to_file(settings), _ended_by_signals(app):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from textual.theme import Theme
+
+from castray_tui.core.errors import ConfigError
 
 DARK = Theme(
     name="castray-dark",
@@ -75,3 +79,25 @@ ANSI = Theme(
     },
 )
 OWN_THEMES = (DARK, LIGHT, ANSI)
+
+
+def check_theme(name: str, known: Collection[str]) -> None:
+    """Refuses a theme that does not exist.
+
+    Args:
+        name: What the settings say.
+        known: The names of all themes there are.
+
+    Raises:
+        ConfigError: It names the nearest theme, and all.
+    """
+    if name in known:
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - only after a mistake
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    meant = f"Did you mean {near[0]!r}? " if near else ""
+    raise ConfigError(
+        f"There is no theme {name!r} (ui.theme)",
+        remedy=f"{meant}There are {', '.join(sorted(known))}",
+    )

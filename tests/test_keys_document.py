@@ -9,6 +9,7 @@ from textual.dom import DOMNode
 from textual.keys import format_key
 
 from castray_tui.app import CastrayApp
+from castray_tui.keymap import binding_ids
 from castray_tui.screens.confirm import ConfirmDialog
 from castray_tui.screens.connect import ConnectDialog
 from castray_tui.screens.details import ClusterDetails, NodeDetails, TransferDetails
@@ -77,6 +78,13 @@ def document() -> str:
 
 def test_document_is_true() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == document()
+
+
+def test_the_keymap_may_name_every_binding_that_is_documented_and_no_other() -> None:
+    documented = {
+        binding.id for _, owners in PLACES for owner in owners for binding in own_bindings(owner)
+    }
+    assert binding_ids() == documented
 
 
 def test_ids_are_unique_save_where_one_key_is_the_same_in_several_places() -> None:

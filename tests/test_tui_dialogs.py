@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from textual.screen import Screen
 from textual.widgets import Input
-from tui_fleet import NOW, Harness, changed, cluster, small_fleet, transfer
+from tui_fleet import NOW, Harness, changed, cluster, found, small_fleet, transfer
 
-from castray_tui.core.config import Settings, UiSettings
+from castray_tui.core.config import ExternalClusterSettings, Settings, UiSettings
 from castray_tui.core.errors import ConfigError, TransferError, UnreachableError
 from castray_tui.core.models import (
     DiscoveryReport,
@@ -49,16 +50,122 @@ async def test_connect_failure_is_shown_in_the_dialog_which_stays() -> None:
         assert "Connected to new." in harness.toasts()
 
 
-async def test_connect_picks_a_found_cluster() -> None:
-    harness = Harness()
+def with_found(*names: str) -> Harness:
+    return Harness(replace(small_fleet(), discovered=tuple(map(found, names))))
+
+
+async def test_connect_picks_the_first_found_cluster_unless_another_is_chosen() -> None:
+    harness = with_found("lab", "lab2", "lab3")
+    harness.engine.answers["connect"] = UnreachableError("Nothing answers")
     async with harness.app.run_test(size=SIZE) as pilot:
         await harness.settle(pilot)
-        await pilot.press("1", "G", "c")
+        await pilot.press("c")
         await pilot.pause()
-        assert harness.app.screen.query_one("#address", Input).value == "lab"
-        await pilot.press("escape", "g", "c", "tab", "enter")
+        assert "Enter connects to lab." in harness.text()
+        await pilot.press("enter")
         await harness.settle(pilot)
-        assert ("connect", "lab") in harness.engine.orders
+        await pilot.press("down")
+        await pilot.pause()
+        assert "Enter connects to lab2." in harness.text()
+        await pilot.press("down", "enter")
+        await harness.settle(pilot)
+        await pilot.press("up", "up", "up", *"typed:1")
+        await pilot.pause()
+        assert "Enter connects" not in harness.text()
+        await pilot.press("enter")
+        await harness.settle(pilot)
+        connects = [order for order in harness.engine.orders if order[0] == "connect"]
+        assert connects == [("connect", "lab"), ("connect", "lab3"), ("connect", "typed:1")]
+
+
+async def test_down_from_a_typed_address_goes_to_the_first_found_cluster() -> None:
+    harness = with_found("lab", "lab2")
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        await pilot.press("c", "x", "down", "enter")
+        await harness.settle(pilot)
+        assert harness.engine.orders == [("connect", "lab")]
+
+
+async def test_connect_with_nothing_found_and_nothing_typed_says_what_to_do() -> None:
+    harness = with_found()
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        await pilot.press("c", "down", "up", "enter")
+        await harness.settle(pilot)
+        assert "type an address" in harness.text()
+        assert harness.engine.orders == []
+
+
+async def test_connect_begins_with_the_found_cluster_under_the_cursor() -> None:
+    harness = with_found("lab", "lab2", "lab3")
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        await pilot.press("1", "G", "k", "c", "enter")
+        await harness.settle(pilot)
+        assert harness.engine.orders == [("connect", "lab2")]
+
+
+async def test_details_of_a_found_cluster_offer_to_connect() -> None:
+    harness = with_found("lab", "lab2")
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        await pilot.press("1", "enter")
+        await pilot.pause()
+        assert "c Connect" not in harness.text()
+        await pilot.press("escape", "G", "enter")
+        await pilot.pause()
+        assert "found, not connected" in harness.text()
+        assert "c Connect" in harness.text()
+        await pilot.press("c")
+        await pilot.pause()
+        assert "Enter connects to lab2." in harness.text()
+        await pilot.press("enter")
+        await harness.settle(pilot)
+        assert harness.engine.orders == [("connect", "lab2")]
+
+
+async def test_a_cluster_that_was_disconnected_shows_as_found_and_comes_back() -> None:
+    lab = cluster("lab")
+    fleet = replace(small_fleet(), clusters=(lab,), discovered=(found("lab"),))
+    harness = Harness(fleet)
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        await pilot.press("1", "x")
+        await pilot.pause()
+        await pilot.press("y")
+        await harness.settle(pilot)
+        assert harness.engine.orders == [("disconnect", "lab")]
+        await harness.push(pilot, replace(fleet, clusters=()))
+        row = harness.screen.clusters.cursor_row
+        assert row is not None
+        assert row.state_word == "found"
+        await pilot.press("c", "enter")
+        await harness.settle(pilot)
+        assert harness.engine.orders[-1] == ("connect", "lab")
+        await harness.push(pilot, fleet)
+        row = harness.screen.clusters.cursor_row
+        assert row is not None
+        assert row.state_word == "connected"
+
+
+@pytest.mark.parametrize(
+    ("auto_discover", "discover", "connects"),
+    [(True, True, True), (True, False, False), (False, True, False)],
+)
+async def test_discover_connects_unless_told_not_to(
+    auto_discover: bool, discover: bool, connects: bool
+) -> None:
+    settings = Settings(
+        ui=UiSettings(refresh_rate=1000),
+        external_cluster=ExternalClusterSettings(auto_discover=auto_discover),
+    )
+    harness = Harness(settings=settings, discover=discover)
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        await pilot.press("d")
+        await harness.settle(pilot)
+        assert harness.engine.orders == [("discover", connects)]
 
 
 async def test_keys_answer_while_a_connection_hangs() -> None:
@@ -344,9 +451,21 @@ async def test_keymap_from_the_settings() -> None:
         assert len(harness.screen.nodes.marked_keys) == 6
 
 
-def test_an_unknown_theme_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="castray-light"):
-        Harness(ui=UiSettings(theme="nowhere"))
+@pytest.mark.parametrize(
+    ("ui", "said"),
+    [
+        (UiSettings(theme="castray-drak"), "Did you mean 'castray-dark'"),
+        (UiSettings(theme="nowhere"), "castray-light"),
+        (UiSettings(keymap={"fleet.markall": "m"}), "Did you mean 'fleet.mark_all'"),
+        (UiSettings(keymap={"discover": "f5"}), "Did you mean 'fleet.discover'"),
+        (UiSettings(keymap={"fleet.discover": "f5,"}), "empty key"),
+    ],
+)
+def test_unknown_themes_and_bindings_are_refused_with_the_nearest(
+    ui: UiSettings, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Harness(ui=ui)
 
 
 @pytest.mark.parametrize("theme", ["castray-dark", "castray-light", "castray-ansi", "nord"])

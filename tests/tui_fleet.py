@@ -66,8 +66,8 @@ class PushedEngine:
             raise answer
         return answer
 
-    async def discover(self) -> DiscoveryReport:
-        return await self._answer("discover", None, DiscoveryReport())
+    async def discover(self, *, connect: bool = False) -> DiscoveryReport:
+        return await self._answer("discover", connect, DiscoveryReport())
 
     async def connect(self, address: str) -> Cluster:
         return await self._answer("connect", address, cluster("ml"))
@@ -213,12 +213,18 @@ class Harness:
         ui: UiSettings | None = None,
         answers: dict[str, Any] | None = None,
         clock: Callable[[], float] = lambda: NOW,
+        discover: bool = True,
     ) -> None:
         ui = ui or UiSettings(refresh_rate=1000)
         self.settings = settings or Settings(ui=ui)
         self.engine = PushedEngine(fleet or small_fleet())
         self.engine.answers.update(answers or {})
-        self.app = CastrayApp(lambda: self.engine, self.settings, clock=clock)  # type: ignore[arg-type,return-value]
+        self.app = CastrayApp(
+            lambda: self.engine,  # type: ignore[arg-type,return-value]
+            self.settings,
+            discover=discover,
+            clock=clock,
+        )
 
     @property
     def screen(self) -> FleetScreen:

@@ -9,6 +9,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import DescendantFocus
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
@@ -34,13 +35,19 @@ class ConnectDialog(ModalScreen[None]):
     Args:
         engine: Gives the engine as soon as it runs.
         glyphs: The signs to draw with.
-        chosen: The name of a found cluster to begin with.
+        chosen: The key of a found cluster to begin with; None begins with the first.
     """
 
     CSS_PATH = "dialogs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "Close", id="connect.close", priority=True,
             tooltip="Close without connecting",
+        ),
+        Binding("down", "move(1)", "Down", show=False, id="connect.down", priority=True,
+            tooltip="Next of the clusters that were found",
+        ),
+        Binding("up", "move(-1)", "Up", show=False, id="connect.up", priority=True,
+            tooltip="The found cluster before; above the first, back to the address",
         ),
         Binding("tab", "app.focus_next", "Next", show=False, id="connect.next",
             tooltip="Go to the next field",
@@ -51,12 +58,17 @@ class ConnectDialog(ModalScreen[None]):
     ]  # fmt: skip
 
     def __init__(
-        self, engine: Callable[[], Awaitable[Engine]], glyphs: Glyphs, *, chosen: str = ""
+        self,
+        engine: Callable[[], Awaitable[Engine]],
+        glyphs: Glyphs,
+        *,
+        chosen: str | None = None,
     ) -> None:
         super().__init__()
         self._engine = engine
         self._glyphs = glyphs
         self._chosen = chosen
+        self._answered = False
         columns = [one for one in CLUSTER_COLUMNS if one.key not in {"jobs", "latency", "age"}]
         self._found: VirtualTable[str, ClusterRow] = VirtualTable(
             columns,
@@ -70,10 +82,9 @@ class ConnectDialog(ModalScreen[None]):
         """Lays out the fields."""
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Connect to a cluster"
-            dialog.border_subtitle = "enter connect  tab list  esc close"
+            dialog.border_subtitle = "enter connect  up/down choose  esc close"
             yield Static("Address or name", classes="label", markup=False)
             yield Input(
-                self._chosen,
                 placeholder="host:8265  http(s)://host:8265  host:6379  ray://host:10001",
                 id="address",
             )
@@ -86,12 +97,54 @@ class ConnectDialog(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Follows what is found."""
-        self.query_one("#address").focus()
+        self._address.focus()
         self.watch(self.app, "fleet", self._fleet_changed)
+        if self._chosen is not None:
+            self._found.move_cursor_to(self._chosen)
+
+    @property
+    def _address(self) -> Input:
+        return self.query_one("#address", Input)
 
     def _fleet_changed(self, fleet: Fleet) -> None:
         rows = {key: row for key, row in cluster_rows(fleet).items() if row.cluster is None}
         self._found.set_rows(rows)
+        self._say_what_enter_does()
+
+    @on(VirtualTable.CursorMoved)
+    @on(Input.Changed)
+    def _choice_changed(self) -> None:
+        if not self.query_one("#connect", Button).disabled:
+            self._answered = False
+        self._say_what_enter_does()
+
+    @on(DescendantFocus)
+    def _say_what_enter_does(self) -> None:
+        """Names the cluster that enter would connect to, until there is an answer to show."""
+        if self._answered:
+            return
+        row = self._found.cursor_row
+        if row is None or (self._address.value.strip() and not self._found.has_focus):
+            self._show("", failed=False)
+        else:
+            self._show(f"Enter connects to {row.name}.", failed=False)
+
+    def action_move(self, rows: int) -> None:
+        """Moves through what was found, from the address too."""
+        found = self._found
+        if not found.shown_keys:
+            return
+        if found.has_focus:
+            if rows < 0 and found.cursor_key == found.shown_keys[0]:
+                self._address.focus()
+            else:
+                found.action_move(rows)
+            return
+        if rows > 0 or not self._address.has_focus:
+            # Where nothing is typed, the cursor's row is chosen already: the next one is meant.
+            if not self._address.value.strip() and self._address.has_focus:
+                found.action_move(rows)
+            found.focus()
 
     def action_close(self) -> None:
         """Closes without connecting; a connection under way goes on."""
@@ -100,15 +153,12 @@ class ConnectDialog(ModalScreen[None]):
     @on(VirtualTable.Chosen)
     def _found_chosen(self, message: VirtualTable.Chosen) -> None:
         message.stop()
-        row = self._found.cursor_row
-        if row is not None:
-            self.query_one("#address", Input).value = row.name
-            self._connect()
+        self._connect_found()
 
     @on(Input.Submitted)
     def _submitted(self, message: Input.Submitted) -> None:
         message.stop()
-        self._connect()
+        self._connect_typed()
 
     @on(Button.Pressed)
     def _pressed(self, message: Button.Pressed) -> None:
@@ -116,14 +166,25 @@ class ConnectDialog(ModalScreen[None]):
         if message.button.id == "close":
             self.dismiss()
         else:
-            self._connect()
+            self._connect_typed()
+
+    def _connect_typed(self) -> None:
+        """Connects to the address; where none is typed, to the cluster under the cursor."""
+        address = self._address.value.strip()
+        if address:
+            self._connect(address)
+        else:
+            self._connect_found()
+
+    def _connect_found(self) -> None:
+        row = self._found.cursor_row
+        if row is None:
+            self._answer("Nothing was found: type an address.", failed=True)
+        else:
+            self._connect(row.name)
 
     @work(name="connect", group="connect", exclusive=True)
-    async def _connect(self) -> None:
-        address = self.query_one("#address", Input).value.strip()
-        if not address:
-            self._answer("Type an address, or choose a cluster from the list.", failed=True)
-            return
+    async def _connect(self, address: str) -> None:
         self._answer(f"Connecting to {address} ...", failed=False)
         button = self.query_one("#connect", Button)
         button.disabled = True
@@ -142,6 +203,10 @@ class ConnectDialog(ModalScreen[None]):
             button.disabled = False
 
     def _answer(self, text: str, *, failed: bool) -> None:
+        self._answered = True
+        self._show(text, failed=failed)
+
+    def _show(self, text: str, *, failed: bool) -> None:
         answer = self.query_one("#answer", Static)
         answer.set_classes("error" if failed else "hint")
         answer.update(drawable(text))

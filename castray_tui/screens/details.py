@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
-from castray_tui.core.models import Event, Fleet, Node, TransferTarget
+from castray_tui.core.models import Event, Fleet, Node, Transfer, TransferTarget
 from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.cluster_columns import ClusterRow, cluster_rows
@@ -22,7 +22,11 @@ from castray_tui.screens.widgets.key_bar import KeyBar
 from castray_tui.screens.widgets.node_columns import NodeKey
 from castray_tui.screens.widgets.row_list import Order
 from castray_tui.screens.widgets.transfer_columns import target_columns, verdict_cell
-from castray_tui.screens.widgets.transfer_rates import progress_percent, whole_bytes
+from castray_tui.screens.widgets.transfer_rates import (
+    content_seconds,
+    progress_percent,
+    whole_bytes,
+)
 from castray_tui.screens.widgets.virtual_table import VirtualTable
 
 Fact = tuple[str, str]
@@ -85,6 +89,18 @@ def cluster_sections(row: ClusterRow, now: float) -> list[Section]:
             )
         )
         sections.append(("Resources", _resources(cluster.resources_total, cluster.resources_used)))
+    elif found is not None:
+        sections.append(
+            (
+                "Cluster",
+                _known(
+                    ("state", "found, not connected: c connects"),
+                    ("Ray version", found.ray_version),
+                    ("nodes", figures.amount(found.node_count)),
+                ),
+            )
+        )
+        sections.append(("Resources", _resources(found.resources or {}, None)))
     either = cluster or found
     if either is not None:
         sections.append(
@@ -282,14 +298,33 @@ class _Details(Screen[None]):
 class ClusterDetails(_Details):
     """Everything known of one cluster."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("c", "connect", "Connect", id="details.connect",
+            tooltip="Connect to this cluster, which was only found",
+        ),
+    ]  # fmt: skip
+
     def __init__(self, key: str, glyphs: Glyphs, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__(glyphs, clock=clock)
         self._key = key
+        self._only_found = False
 
     def sections(self, fleet: Fleet) -> tuple[str, Sequence[Section]] | None:
         """The cluster's facts."""
         row = cluster_rows(fleet).get(self._key)
+        if row is not None and (row.cluster is None) != self._only_found:
+            self._only_found = row.cluster is None
+            self.refresh_bindings()
         return None if row is None else (row.name, cluster_sections(row, self._clock()))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Connecting makes sense where castray is not connected."""
+        return self._only_found if action == "connect" else True
+
+    def action_connect(self) -> None:
+        """Back to the fleet, and to the question whether to connect to its cluster."""
+        self.app.pop_screen()
+        self.app.call_later(self.app.run_action, "screen.connect")
 
 
 class NodeDetails(_Details):
@@ -391,6 +426,7 @@ class TransferDetails(_Details):
             ("overwrite", transfer.overwrite),
             ("started", figures.date_and_clock(transfer.started)),
             ("ended", figures.date_and_clock(transfer.ended)),
+            ("took", _took(transfer)),
             ("route", "; ".join(transfer.route)),
         )
         return f"Transfer {transfer.id}", [("Transfer", facts)]
@@ -402,6 +438,17 @@ class TransferDetails(_Details):
     def action_scroll(self, lines: int) -> None:
         """Keys move in the table of targets."""
         self.targets.action_move(lines)
+
+
+def _took(transfer: Transfer) -> str | None:
+    """How long all of it took, and how much of that bytes were on their way."""
+    if transfer.started is None or transfer.ended is None:
+        return None
+    whole = figures.latency(max(transfer.ended - transfer.started, 0.0))
+    content = content_seconds(transfer)
+    if content is None:
+        return whole
+    return f"{whole}, {figures.latency(content)} of it from the first byte to the last verdict"
 
 
 def _target_order(target: TransferTarget) -> Order:

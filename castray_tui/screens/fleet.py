@@ -394,7 +394,7 @@ class FleetScreen(Screen[None]):
         from castray_tui.screens.connect import ConnectDialog  # noqa: PLC0415 - after first frame
 
         row = self.clusters.cursor_row if self.pane is self.clusters else None
-        chosen = row.name if row is not None and row.cluster is None else ""
+        chosen = row.key if row is not None and row.cluster is None else None
         self.app.push_screen(ConnectDialog(self._engine, self._glyphs, chosen=chosen))
 
     def action_transfer(self) -> None:

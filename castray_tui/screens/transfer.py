@@ -106,11 +106,6 @@ class TransferDialog(ModalScreen[None]):
     """
 
     CSS_PATH = "dialogs.tcss"
-    DEFAULT_CSS = """
-    TransferDialog .dialog { height: 100%; max-height: 30; }
-    TransferDialog .dialog VirtualTable { height: 1fr; }
-    TransferDialog .dialog Input { margin-bottom: 0; }
-    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", "Close", id="transfer.close", priority=True,
             tooltip="Close without sending",
@@ -210,6 +205,9 @@ class TransferDialog(ModalScreen[None]):
         if not target_path:
             node, target_path = "local", source.value
         source.value, targets.value, path.value = addresses[0], node, target_path
+        # What comes next is the file's name.
+        source.focus()
+        source.cursor_position = len(source.value)
 
     def action_close(self) -> None:
         """Closes without sending."""
@@ -300,9 +298,10 @@ class TransferDialog(ModalScreen[None]):
         except Exception as error:
             self._answer(f"{type(error).__name__}: {error}", failed=True)
         else:
+            count = len(transfer.targets)
             self.app.notify(
-                drawable(f"Transfer {transfer.id} to {len(transfer.targets)} target(s) started."),
-                timeout=3,
+                f"Sending to {count} target{'' if count == 1 else 's'}: started.",
+                timeout=2,
                 markup=False,
             )
             if self.is_current:

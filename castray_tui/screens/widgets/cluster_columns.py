@@ -183,11 +183,10 @@ CLUSTER_COLUMNS: tuple[Column[ClusterRow], ...] = (
         "state",
         "STATE",
         _state,
-        9,
+        11,
         13,
         value=lambda row: (row.state_word,),
         content=lambda row: 2 + len(row.state_word),
-        wish=11,
     ),
     Column(
         "cluster",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
-from castray_tui.core.models import Fleet, Node
+from castray_tui.core.models import Fleet, Node, NodeStatus
 from castray_tui.screens.widgets import figures
-from castray_tui.screens.widgets.cells import Cell, Piece, cell_width, fit
+from castray_tui.screens.widgets.cells import Cell, Piece, Role, cell_width, fit
 from castray_tui.screens.widgets.glyphs import Glyphs, load_role
 from castray_tui.screens.widgets.line import Line
 from castray_tui.screens.widgets.node_columns import gpu_percent
 from castray_tui.screens.widgets.transfer_rates import ENDED
+
+_UNWELL: tuple[tuple[NodeStatus, Role], ...] = (
+    ("dead", "bad"),
+    ("unreachable", "bad"),
+    ("stale", "warn"),
+    ("draining", "warn"),
+)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -22,19 +30,14 @@ def fleet_parts(fleet: Fleet, glyphs: Glyphs) -> list[Cell]:
     """What can stand on the line, the most important first."""
     connected = sum(cluster.state == "connected" for cluster in fleet.clusters)
     external = [node for node in fleet.nodes if not node.is_local]
-    alive = sum(node.status == "alive" for node in fleet.nodes)
-    dead = sum(node.status == "dead" for node in fleet.nodes)
-    unheard = len(fleet.nodes) - alive - dead
+    counts = Counter(node.status for node in fleet.nodes)
     parts: list[Cell] = []
     clusters: list[Piece] = [("clusters ", "dim"), (str(connected), "strong")]
     if connected < len(fleet.clusters):
         clusters.append((f"/{len(fleet.clusters)}", "warn"))
     parts.append(tuple(clusters))
-    nodes: list[Piece] = [("nodes ", "dim"), (f"{alive} alive", "strong")]
-    if dead:
-        nodes.append((f" {dead} dead", "bad"))
-    if unheard:
-        nodes.append((f" {unheard} other", "warn"))
+    nodes: list[Piece] = [("nodes ", "dim"), (f"{counts['alive']} alive", "strong")]
+    nodes += [(f" {counts[status]} {status}", role) for status, role in _UNWELL if counts[status]]
     parts.append(tuple(nodes))
     load = _load_parts(fleet.nodes, external)
     parts += load[:2]

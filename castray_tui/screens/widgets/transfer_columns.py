@@ -72,8 +72,22 @@ def _progress(transfer: Transfer, paint: Paint) -> Cell:
     return (*bar(value, width, paint.glyphs, role), (f" {shown:>3}%", ""))
 
 
+def _end_of(text: str, paint: Paint) -> str:
+    """The end of a long address: the file's name says more than where it starts."""
+    if text_width(text) <= paint.width:
+        return text
+    room = paint.width - text_width(paint.glyphs.ellipsis)
+    kept = text[-paint.width :]
+    while kept and text_width(kept) > room:
+        kept = kept[1:]
+    return paint.glyphs.ellipsis + kept
+
+
 def _error_or_verdicts(transfer: Transfer) -> Cell:
     counts = verdict_cell(transfer)
+    if transfer.state == "done" and transfer.started is not None and transfer.ended is not None:
+        took = figures.latency(max(transfer.ended - transfer.started, 0.0))
+        return (*counts, (f" in {took}", "dim"))
     if transfer.error:
         return (*counts, (f"  {transfer.error}", "bad"))
     return counts
@@ -104,9 +118,7 @@ def transfer_columns(rates: TransferRates) -> tuple[Column[Transfer], ...]:
 
     def left_cell(transfer: Transfer, _: Paint) -> Cell:
         if transfer.state in ENDED:
-            if transfer.started is None or transfer.ended is None:
-                return ((figures.UNKNOWN, "dim"),)
-            return ((figures.duration(transfer.ended - transfer.started), "dim"),)
+            return ()
         left = rates.seconds_left(transfer)
         return ((figures.duration(left), "dim" if left is None else ""),)
 
@@ -121,7 +133,7 @@ def transfer_columns(rates: TransferRates) -> tuple[Column[Transfer], ...]:
         Column(
             "source",
             "SOURCE",
-            lambda transfer, _: ((transfer.source, ""),),
+            lambda transfer, paint: ((_end_of(transfer.source, paint), ""),),
             10,
             48,
             value=lambda transfer: (transfer.source,),
@@ -153,9 +165,9 @@ def transfer_columns(rates: TransferRates) -> tuple[Column[Transfer], ...]:
         Column("left", "LEFT", left_cell, 5, 8, priority=3, right=True),
         Column(
             "verdicts",
-            "TARGETS",
+            "VERDICT",
             lambda transfer, _: _error_or_verdicts(transfer),
-            6,
+            7,
             80,
             priority=1,
             content=lambda transfer: cell_width(_error_or_verdicts(transfer)),
@@ -195,6 +207,7 @@ def target_columns() -> tuple[Column[TransferTarget], ...]:
             40,
             value=lambda target: (target.cluster, target.node),
             content=lambda target: text_width(target.cluster) + 1 + text_width(target.node),
+            wish=26,
         ),
         Column(
             "bytes",

@@ -31,11 +31,15 @@ class TransferRates:
         self._samples = samples
 
     def bytes_per_second(self, transfer: Transfer) -> float | None:
-        """The present rate, or the mean one of a transfer that has ended; None if unknown."""
+        """The present rate of all targets together; once ended, the mean one; None if unknown.
+
+        The mean counts from the first byte: what came before it, agents that had to be started
+        for example, says nothing about the way the bytes went.
+        """
         if transfer.state in ENDED:
-            if transfer.started is None or transfer.ended is None or not transfer.bytes_done:
-                return None
-            return transfer.bytes_done / max(transfer.ended - transfer.started, 1e-3)
+            seconds = content_seconds(transfer)
+            sent = sum(target.bytes for target in transfer.targets)
+            return sent / max(seconds, 1e-3) if seconds is not None and sent else None
         samples = self._samples.get(transfer.id, [])
         if len(samples) < 2:
             return None
@@ -49,6 +53,14 @@ class TransferRates:
         if transfer.state in ENDED or not rate or whole is None:
             return None
         return max(whole - transfer.bytes_done, 0) / rate
+
+
+def content_seconds(transfer: Transfer) -> float | None:
+    """From the first byte to the last verdict; None where no byte was sent."""
+    return max(
+        (one.seconds for one in transfer.targets if one.bytes and one.seconds is not None),
+        default=None,
+    )
 
 
 def whole_bytes(transfer: Transfer) -> int | None:
