@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,3 +204,52 @@ async def test_addresses_without_ray_are_told_apart() -> None:
         with pytest.raises(NotFoundError):
             await engine.disconnect("nothing")
         assert engine.fleet.clusters == ()
+
+
+async def test_the_next_castray_tells_how_a_transfer_ended_whose_castray_was_killed(
+    start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    ours = await start_cluster(node_count=2)
+    source = tmp_path / "source.bin"
+    source.write_bytes(os.urandom(12_000_000))
+    settings = Settings(external_cluster=ExternalClusterSettings(poll_interval=0.5))
+    async with Engine(settings) as engine:
+        name = (await engine.connect(ours.dashboard_address)).name
+
+    castray = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "castray_tui", "cp", "--rate-limit", "2MB"),
+        *(f"{name}/head:{source}", f"{name}/*:{tmp_path}/out/"),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    async def started() -> str:
+        while True:
+            async with Engine(settings) as engine:
+                for transfer in await engine.past_transfers():
+                    if transfer.state == "running":
+                        return transfer.id
+            await asyncio.sleep(0.2)
+
+    transfer_id = await asyncio.wait_for(started(), 40)
+    castray.kill()
+    await castray.wait()
+
+    engine = Engine(settings)
+    await engine.start()
+    try:
+        fleet = await _until(
+            engine,
+            lambda fleet: any(
+                t.id == transfer_id and t.state not in ("planning", "running")
+                for t in fleet.transfers
+            ),
+            seconds=60,
+        )
+    finally:
+        await engine.close()
+    (transfer,) = (t for t in fleet.transfers if t.id == transfer_id)
+    # Both raylets share this machine's disk, so one of the two may find the file already there.
+    assert {target.verdict for target in transfer.targets} <= {"verified", "identical"}
+    assert transfer.state == "done"
+    assert (tmp_path / "out" / "source.bin").read_bytes() == source.read_bytes()

@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _transfers(arguments: argparse.Namespace, settings: Settings) -> int:
     ascii_only = settings.ui.ascii
     async with engine_of(settings) as engine:
+        await engine.find_out_about_left()
         if arguments.id is not None:
             _print_one(await engine.transfer(arguments.id), arguments.json, ascii_only)
             return 0

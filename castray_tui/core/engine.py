@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from castray_tui.core.fleet import KEPT_TRANSFERS, FleetBoard, FleetParts, newes
 from castray_tui.core.journal import Journal
 from castray_tui.core.local_node import LocalNode
 from castray_tui.core.models import (
+    LOCAL,
     Cluster,
     DiscoveredCluster,
     DiscoveryReport,
@@ -42,6 +44,7 @@ from castray_tui.core.own_cluster import OwnCluster
 from castray_tui.core.state_folder import state_dir
 
 if TYPE_CHECKING:
+    from castray_tui.core.left_transfers import LeftTransfers
     from castray_tui.core.transfer.service import TransferService
 
 _JOURNAL_FILE = "journal.sqlite3"
@@ -73,6 +76,9 @@ class Engine:
             on_event=self._stream.post,
         )
         self._transfers: TransferService | None = None
+        self._takes_up = False
+        self._left: LeftTransfers | None = None
+        self._looked_on: set[str] = set()
         self._discovery: asyncio.Task[DiscoveryReport] | None = None
         self._told_progress: dict[str, int] = {}
         self._known_keys: set[str] = set()
@@ -101,6 +107,9 @@ class Engine:
         )
         self._local(await asyncio.to_thread(local.measure))
         self._spawn(local.run(), "local node")
+        if background:
+            self._takes_up = True
+            self._spawn(self._settle_left(), "settle left transfers")
         if background and self._settings.external_cluster.enabled:
             self._watch_named()
             if self._settings.ray_cluster.external_discovery:
@@ -274,6 +283,24 @@ class Engine:
         """Starts a transfer; its progress is in ``fleet.transfers`` and in events."""
         return await self._service().start(request)
 
+    async def find_out_about_left(self) -> None:
+        """Finds out what became of transfers whose castray ended before they did.
+
+        Connects to the clusters that their sources are on, if those can be found. Does nothing
+        where the journal holds no such transfer.
+        """
+        if all(transfer.state in _ENDED for transfer in self._parts.transfers.values()):
+            return
+        left = await self._left_transfers()
+        await left.settle()
+        if not left.sources - {LOCAL}:
+            return
+        await self.discover()
+        for found in self._parts.discovered:
+            if found.name in left.sources:
+                with contextlib.suppress(CastrayError):
+                    await left.look_on(await self.connect(found.name))
+
     async def wait_transfer(self, transfer_id: str) -> Transfer:
         """Returns when the transfer has ended, whichever way."""
         return await self._service().wait(transfer_id)
@@ -281,6 +308,25 @@ class Engine:
     async def cancel_transfer(self, transfer_id: str) -> Transfer:
         """Cancels; targets without a verdict get ``cancelled`` and leave nothing behind."""
         return await self._service().cancel(transfer_id)
+
+    async def _settle_left(self) -> None:
+        await (await self._left_transfers()).settle()
+
+    async def _look_on(self, cluster: Cluster) -> None:
+        await (await self._left_transfers()).look_on(cluster)
+
+    async def _left_transfers(self) -> LeftTransfers:
+        if self._left is None:
+            # In a thread: importing takes longer than a frame.
+            module = await asyncio.to_thread(import_module, "castray_tui.core.left_transfers")
+            unfinished = [t for t in self._parts.transfers.values() if t.state not in _ENDED]
+            self._left = self._left or module.LeftTransfers(
+                unfinished, self._parts.transfers.__getitem__, self._service_soon
+            )
+        return self._left
+
+    async def _service_soon(self) -> TransferService:
+        return self._service()
 
     def _service(self) -> TransferService:
         if self._transfers is None:
@@ -382,8 +428,12 @@ class Engine:
     # --- what the parts report ----------------------------------------------------------------
 
     def _viewed(self, view: ClusterView) -> None:
-        self._parts.views[view.cluster.key] = (view.cluster, view.nodes)
+        cluster = view.cluster
+        self._parts.views[cluster.key] = (cluster, view.nodes)
         self._board.touch()
+        if self._takes_up and cluster.state == "connected" and cluster.key not in self._looked_on:
+            self._looked_on.add(cluster.key)
+            self._spawn(self._look_on(cluster), f"look on {cluster.name}")
 
     def _gone(self, key: str) -> None:
         self._parts.views.pop(key, None)

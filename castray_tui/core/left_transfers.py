@@ -1,0 +1,63 @@
+"""Transfers that an earlier castray left unfinished: taken up where they run, settled elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from castray_tui.core.errors import CastrayError
+from castray_tui.core.models import Cluster, Transfer
+from castray_tui.core.transfer.addresses import parse_address
+from castray_tui.core.transfer.progress import ENDED
+from castray_tui.core.transfer.service import TransferService
+
+
+class LeftTransfers:
+    """Finds out how transfers ended, or goes on following them, cluster by cluster.
+
+    Args:
+        unfinished: What the journal had as not ended when this castray started.
+        newest: Gives a transfer as it is known now.
+        service: Gives the transfer service of this run.
+    """
+
+    def __init__(
+        self,
+        unfinished: Sequence[Transfer],
+        newest: Callable[[str], Transfer],
+        service: Callable[[], Awaitable[TransferService]],
+    ) -> None:
+        self._unfinished = tuple(unfinished)
+        self._newest = newest
+        self._service = service
+        self._looked_on: set[str] = set()
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The names of the clusters, ``local`` included, that the sources are on."""
+        return frozenset(parse_address(each.source).cluster_pattern for each in self._unfinished)
+
+    async def settle(self) -> None:
+        """Publishes as failed what can no longer end: its castray is gone and nothing of it is left
+        where it would have to be."""
+        # Others may have told meanwhile how it ended, and that stands.
+        open_still = [self._newest(each.id) for each in self._unfinished]
+        open_still = [each for each in open_still if each.state not in ENDED]
+        if open_still:
+            (await self._service()).settle(open_still, adopted=self._looked_on)
+
+    async def look_on(self, cluster: Cluster) -> None:
+        """Takes up what still runs on a cluster, and tells how the rest ended there.
+
+        Also removes the records of coordinators that an earlier castray left. A cluster that may
+        only be looked at is left as it is.
+        """
+        if cluster.read_only:
+            return
+        service = await self._service()
+        try:
+            await service.adopt(cluster.key, {each.id for each in self._unfinished})
+        except CastrayError:
+            # Its own state says why it does not answer; the next connection tries again.
+            return
+        self._looked_on.add(cluster.name)
+        await self.settle()
