@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ PACKAGE = Path(castray_tui.agent.__file__).parent
 SOURCES = sorted(PACKAGE.glob("*.py"))
 # One argument of a Linux process holds 128 KiB.
 LIMIT_BYTES = 100_000
+_HOME = Path.home()  # read at import: each test has a home folder of its own
 
 LOOPBACK_COPY = """
 import os, sys, time
@@ -86,18 +89,29 @@ def test_copies_from_memory_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.12", "3.13"])
 def test_copies_under_other_pythons(version: str, tmp_path: Path) -> None:
-    python = shutil.which(f"python{version}")
-    if python is None and (uv := shutil.which("uv")):
-        found = subprocess.run(
-            [uv, "python", "find", "--no-python-downloads", version],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        python = found.stdout.strip() or None
-    if python is None or subprocess.run([python, "-V"], check=False).returncode:
+    python = next((path for path in _pythons(version) if _runs(path)), None)
+    if python is None:
         pytest.skip(f"Python {version} is not on this machine")
     assert f"verified by {version}." in copies(python, tmp_path)
+
+
+def _pythons(version: str) -> Iterator[str]:
+    """Where that Python may be: on the path, or beside others that pyenv or uv keep."""
+    if (on_path := shutil.which(f"python{version}")) is not None:
+        yield on_path
+    kept_by = (os.environ.get("PYENV_ROOT", _HOME / ".pyenv"), _HOME / ".local/share/uv/python")
+    for folder, pattern in zip(
+        kept_by, (f"versions/{version}.*", f"cpython-{version}.*"), strict=True
+    ):
+        for found in sorted(Path(folder).glob(pattern)):
+            yield str(found / "bin" / f"python{version}")
+
+
+def _runs(python: str) -> bool:
+    try:
+        return subprocess.run([python, "-V"], check=False, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def test_the_entry_point_is_one_argument_and_holds_no_secret(own_home: Path) -> None:

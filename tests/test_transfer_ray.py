@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -73,12 +74,15 @@ async def start(lab: LabFleet, tmp_path: Path) -> AsyncIterator[StartService]:
     await asyncio.gather(*(one.close() for one in made))
 
 
-def agent_processes() -> list[int]:
+def agent_processes(lab: LabFleet) -> list[int]:
+    """Coordinators and agents on the tests' own clusters; other castrays may run beside them."""
     found = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        words = " ".join(process.info["cmdline"] or [])
-        if "castray_agent" in words or "ray::CastrayAgent" in words:
-            found.append(process.info["pid"])
+    for keeper_pid in lab.keeper_pids:
+        for process in psutil.Process(keeper_pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                words = " ".join(process.cmdline())
+                if "castray_agent" in words or "ray::CastrayAgent" in words:
+                    found.append(process.pid)
     return found
 
 
@@ -94,10 +98,10 @@ async def all_ended(pids: list[int], seconds: float) -> bool:
 async def test_local_file_to_every_node_and_nothing_left_behind(
     lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    before = agent_processes()
+    before = agent_processes(lab)
     made, published = start()
     transfer = await sent(made, str(source), f"old/*:{tmp_path}/out/")
-    started = [pid for pid in agent_processes() if pid not in before]
+    started = [pid for pid in agent_processes(lab) if pid not in before]
     assert verdicts(transfer) == ["verified"] * 3
     assert (transfer.kind, transfer.state) == ("broadcast", "done")
     copied = tmp_path / "out" / source.name
@@ -240,10 +244,10 @@ async def test_cancelling_leaves_no_file(
 async def test_agents_leave_when_idle_and_come_back_when_needed(
     lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    before = agent_processes()
+    before = agent_processes(lab)
     made, _ = start(idle_seconds=2.0)
     assert (await sent(made, str(source), f"old/head:{tmp_path}/a")).state == "done"
-    started = [pid for pid in agent_processes() if pid not in before]
+    started = [pid for pid in agent_processes(lab) if pid not in before]
     assert started
     assert await all_ended(started, 15.0)
     assert (await sent(made, str(source), f"old/head:{tmp_path}/b")).state == "done"
@@ -280,7 +284,7 @@ asyncio.run(main())
 async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows_how(
     lab: LabFleet, start: StartService, source: Path, tmp_path: Path
 ) -> None:
-    before = agent_processes()
+    before = agent_processes(lab)
     told = {
         "doors": {
             name: {
@@ -319,7 +323,7 @@ async def test_killed_castray_leaves_a_transfer_that_ends_and_the_next_one_knows
     )
     assert first.stdout is not None
     transfer_id = (await asyncio.to_thread(first.stdout.readline)).strip()
-    started = [pid for pid in agent_processes() if pid not in before]
+    started = [pid for pid in agent_processes(lab) if pid not in before]
     first.send_signal(signal.SIGKILL)
     first.wait()
     first.stdout.close()

@@ -24,8 +24,10 @@ class LabFleet:
     def __init__(self) -> None:
         self.fleet = Fleet()
         self.doors: dict[str, ClusterDoor] = {}
+        self.keeper_pids: list[int] = []
 
     async def add(self, name: str, cluster: OwnCluster) -> None:
+        self.keeper_pids.append(cluster.keeper_pid)
         jobs = JobClient(f"http://{cluster.dashboard_address}")
         self.doors[name] = ClusterDoor(
             key=name,
