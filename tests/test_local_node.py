@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from castray_tui.core.local_node import LocalNode
 from castray_tui.core.models import Node
@@ -15,9 +17,15 @@ def test_rates_are_unknown_at_first_and_real_afterwards() -> None:
     assert first.hardware is not None
     assert first.hardware.cpu_percent is None
     assert first.hardware.network_sent_bytes_per_second is None
-    second = local.measure()
+    # As much as a kernel tick or two, so that there is something to compare.
+    deadline = time.monotonic() + 0.1
+    while time.monotonic() < deadline:
+        pass
+    with ThreadPoolExecutor(1) as elsewhere:
+        second = elsewhere.submit(local.measure).result()
     assert second.hardware is not None
     assert second.hardware.cpu_percent is not None
+    assert 0 < second.hardware.cpu_percent <= 100, "this thread alone was busy all the time"
     assert second.hardware.network_sent_bytes_per_second is not None
 
 

@@ -19,6 +19,8 @@ class _Counters:
     """Totals since boot, of which two make a rate."""
 
     at: float
+    cpu_busy_seconds: float
+    cpu_all_seconds: float
     disk_read_bytes: int | None
     disk_written_bytes: int | None
     network_sent_bytes: int | None
@@ -50,13 +52,11 @@ class LocalNode:
         import psutil  # noqa: PLC0415 - the first frame does not need it
 
         now = time.time()
-        first = self._before is None
         counters = _read_counters()
         memory = psutil.virtual_memory()
         hardware = NodeHardware(
             measured_at=now,
-            # The first call of cpu_percent has nothing to compare with and always says 0.
-            cpu_percent=_first_is_unknown(psutil.cpu_percent(interval=None), first),
+            cpu_percent=self._cpu_percent(counters),
             cpu_logical_count=psutil.cpu_count(),
             cpu_physical_count=psutil.cpu_count(logical=False),
             memory_total_bytes=memory.total,
@@ -84,6 +84,14 @@ class LocalNode:
             started_at=hardware.boot_time,
         )
 
+    def _cpu_percent(self, now: _Counters) -> float | None:
+        # Not psutil.cpu_percent: what it compares with belongs to the thread that asked last.
+        if self._before is None:
+            return None
+        passed = now.cpu_all_seconds - self._before.cpu_all_seconds
+        busy = now.cpu_busy_seconds - self._before.cpu_busy_seconds
+        return max(0.0, min(100.0, 100.0 * busy / passed)) if passed > 0 else None
+
     def _rate(self, now: _Counters, name: str) -> float | None:
         before = self._before
         if before is None or now.at <= before.at:
@@ -93,10 +101,6 @@ class LocalNode:
         if value_now is None or value_before is None or value_now < value_before:
             return None
         return (value_now - value_before) / (now.at - before.at)
-
-
-def _first_is_unknown(percent: float, first: bool) -> float | None:
-    return None if first else percent
 
 
 def _load_average_1m() -> float | None:
@@ -127,8 +131,14 @@ def _read_counters() -> _Counters:
     network = None
     with contextlib.suppress(OSError, RuntimeError):
         network = psutil.net_io_counters()
+    cpu = psutil.cpu_times()
+    # Linux counts guests' time in user and nice as well.
+    guests = getattr(cpu, "guest", 0.0) + getattr(cpu, "guest_nice", 0.0)
+    everything = sum(cpu) - guests
     return _Counters(
         at=time.monotonic(),
+        cpu_busy_seconds=everything - cpu.idle - getattr(cpu, "iowait", 0.0),
+        cpu_all_seconds=everything,
         disk_read_bytes=disk.read_bytes if disk else None,
         disk_written_bytes=disk.write_bytes if disk else None,
         network_sent_bytes=network.bytes_sent if network else None,
