@@ -11,6 +11,7 @@ from castray_tui.core.config import Settings
 from castray_tui.core.state_folder import state_dir
 
 FILE_NAME = "castray.log"
+_LOGGERS = ("castray_tui", "asyncio")  # asyncio tells of tasks whose failure nobody took
 _MOST_BYTES = 1024 * 1024
 
 
@@ -21,7 +22,7 @@ def logging_to_file(settings: Settings) -> Iterator[None]:
     Nothing is written, not even the file, while all goes well. Where the file cannot be written,
     castray goes on without.
     """
-    logger = logging.getLogger("castray_tui")
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     handler: logging.Handler
     try:
         handler = RotatingFileHandler(
@@ -36,11 +37,14 @@ def logging_to_file(settings: Settings) -> Iterator[None]:
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk must not draw over the screen
-    logger.addHandler(handler)
-    propagated, logger.propagate = logger.propagate, False
+    propagated = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
     try:
         yield
     finally:
-        logger.propagate = propagated
-        logger.removeHandler(handler)
+        for logger, did_propagate in zip(loggers, propagated, strict=True):
+            logger.propagate = did_propagate
+            logger.removeHandler(handler)
         handler.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from importlib import import_module
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from castray_tui.core.config import Settings
 from castray_tui.core.connections import Connections
 from castray_tui.core.discovery.run import DiscoveryRequest, discover
-from castray_tui.core.errors import CastrayError
+from castray_tui.core.errors import CastrayError, TransferError
 from castray_tui.core.event_stream import EventStream
 from castray_tui.core.fleet import KEPT_TRANSFERS, FleetBoard, FleetParts, newest_first
 from castray_tui.core.journal import Journal
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from castray_tui.core.left_transfers import LeftTransfers
     from castray_tui.core.transfer.service import TransferService
 
+_LOG = logging.getLogger(__name__)
 _JOURNAL_FILE = "journal.sqlite3"
 _ENDED = frozenset({"done", "partial", "failed", "cancelled"})
 _PROGRESS_STEPS = 10
@@ -317,8 +319,11 @@ class Engine:
 
     async def _left_transfers(self) -> LeftTransfers:
         if self._left is None:
-            # In a thread: importing takes longer than a frame.
-            module = await asyncio.to_thread(import_module, "castray_tui.core.left_transfers")
+            try:
+                # In a thread: importing takes longer than a frame.
+                module = await asyncio.to_thread(import_module, "castray_tui.core.left_transfers")
+            except ImportError as error:
+                raise _cannot_move_files(error) from error
             unfinished = [t for t in self._parts.transfers.values() if t.state not in _ENDED]
             self._left = self._left or module.LeftTransfers(
                 unfinished, self._parts.transfers.__getitem__, self._service_soon
@@ -331,7 +336,10 @@ class Engine:
     def _service(self) -> TransferService:
         if self._transfers is None:
             # Imported here: a castray that only looks never needs it.
-            from castray_tui.core.transfer.service import TransferService  # noqa: PLC0415
+            try:
+                from castray_tui.core.transfer.service import TransferService  # noqa: PLC0415
+            except ImportError as error:
+                raise _cannot_move_files(error) from error
 
             self._transfers = TransferService(
                 settings=self._settings,
@@ -477,7 +485,19 @@ class Engine:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("%s failed", task.get_name(), exc_info=error)
+
+
+def _cannot_move_files(error: ImportError) -> TransferError:
+    return TransferError(
+        f"Files cannot be moved from this platform ({error})",
+        remedy="Run castray on Linux or macOS to move files",
+    )
 
 
 def _worth_keeping(transfer: Transfer) -> tuple[object, ...]:
