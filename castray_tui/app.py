@@ -17,13 +17,14 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import on, work
+from textual import events, on, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.filter import ANSIToTruecolor, LineFilter, Monochrome, NoColor
 from textual.reactive import reactive
 from textual.screen import Screen
+from textual.widgets import Input
 
 from castray_tui.core.config import Settings
 from castray_tui.core.errors import CastrayError
@@ -94,7 +95,8 @@ class CastrayApp(App[int]):
         ),
     ]  # fmt: skip
 
-    fleet: reactive[Fleet] = reactive(EMPTY_FLEET)
+    # repaint=False: what changed draws itself; the whole screen would cost 20 KB a snapshot.
+    fleet: reactive[Fleet] = reactive(EMPTY_FLEET, repaint=False)
 
     def __init__(
         self,
@@ -267,7 +269,7 @@ class CastrayApp(App[int]):
     def _cancel_transfer(self, message: CancelTransfer) -> None:
         async def cancel() -> str:
             transfer = await (await self.engine_ready()).cancel_transfer(message.transfer_id)
-            return f"Transfer {transfer.id}: {transfer.state}."
+            return f"The transfer is {transfer.state}."
 
         self._order(cancel(), f"cancel {message.transfer_id}", "Not cancelled")
 
@@ -304,6 +306,16 @@ class CastrayApp(App[int]):
         self.notify(drawable(text), severity="error", timeout=8, markup=False)
 
     # --- keys -----------------------------------------------------------------------------------
+
+    def on_key(self, event: events.Key) -> None:
+        """Hands text to the field that has the focus by now.
+
+        A slow line delivers ``/`` and what is typed after it in one go, and Textual passes all of
+        it to the pane that had the focus then. What a field takes itself never gets here.
+        """
+        if isinstance(self.focused, Input) and event.is_printable and event.character:
+            self.focused.insert_text_at_cursor(event.character)
+            event.stop()
 
     def action_help(self) -> None:
         """Shows the keys that work here."""

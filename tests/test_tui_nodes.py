@@ -6,7 +6,10 @@ import time
 from dataclasses import replace
 
 import pytest
+from textual.events import Key
 from tui_fleet import Harness, changed, local_node, node, small_fleet
+
+from castray_tui.screens.filter_line import FilterLine
 
 SIZES = [(80, 24), (120, 40), (220, 60)]
 
@@ -266,7 +269,23 @@ async def test_a_tick_without_changes_draws_nothing_and_ages_only_their_cells() 
         table.refresh = refresh  # type: ignore[method-assign,assignment]
         table.redraw_changes()
         assert drawn == []
-        now[0] += 1
+        now[0] += 2
+        table.redraw_changes()
+        assert drawn == [], "fresh figures are drawn again for their age alone"
+        now[0] += 8
         table.redraw_changes()
         assert len(drawn) == 6
         assert all(getattr(region, "width", 99) == 4 for region in drawn)
+
+
+async def test_what_is_typed_in_one_go_with_the_slash_is_text_and_no_order() -> None:
+    harness = Harness()
+    async with harness.app.run_test(size=(80, 24)) as pilot:
+        await harness.settle(pilot)
+        for key, character in (("slash", "/"), ("c", "c"), ("x", "x"), ("e", "e")):
+            harness.app.post_message(Key(key, character))
+        await harness.settle(pilot)
+        assert isinstance(harness.app.focused, FilterLine)
+        assert len(harness.app.screen_stack) == 1
+        await pilot.press("m", "l")
+        assert harness.app.focused.value == "cxeml"

@@ -49,11 +49,11 @@ class ConnectDialog(ModalScreen[None]):
         Binding("up", "move(-1)", "Up", show=False, id="connect.up", priority=True,
             tooltip="The found cluster before; above the first, back to the address",
         ),
-        Binding("tab", "app.focus_next", "Next", show=False, id="connect.next",
+        Binding("tab", "app.focus_next", "Next", show=False, id="connect.next", priority=True,
             tooltip="Go to the next field",
         ),
         Binding("shift+tab", "app.focus_previous", "Before", show=False, id="connect.previous",
-            tooltip="Go to the field before",
+            priority=True, tooltip="Go to the field before",
         ),
     ]  # fmt: skip
 

@@ -370,7 +370,7 @@ class EventDetails(_Details):
             ("node", event.node),
             ("message", event.message),
         )
-        data = [(str(name), str(value)) for name, value in event.data.items()]
+        data = _known(*((str(name), _plain(value)) for name, value in event.data.items()))
         return f"Event {event.id}", [("Event", facts), ("Data", data)]
 
 
@@ -438,6 +438,13 @@ class TransferDetails(_Details):
     def action_scroll(self, lines: int) -> None:
         """Keys move in the table of targets."""
         self.targets.action_move(lines)
+
+
+def _plain(value: object) -> str | None:
+    """What JSON can hold, as words; lists with commas."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return None if value is None else str(value)
 
 
 def _took(transfer: Transfer) -> str | None:

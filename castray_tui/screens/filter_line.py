@@ -72,7 +72,8 @@ class FilterLine(Input):
 
     def _leave(self) -> None:
         self._pane.border_subtitle = None
-        self._pane.focus()
+        # At once: the next key is one of the pane's.
+        self.screen.set_focus(self._pane)
         self.remove()
 
 

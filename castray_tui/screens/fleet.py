@@ -44,6 +44,7 @@ from castray_tui.screens.widgets.node_columns import (
 from castray_tui.screens.widgets.text_filter import parse_text_filter
 from castray_tui.screens.widgets.transfer_columns import (
     natural_transfer_order,
+    targets_text,
     transfer_columns,
     transfer_texts,
 )
@@ -356,8 +357,7 @@ class FleetScreen(Screen[None]):
         self._filters[pane.id or ""] = text.strip()
         pane.set_filter(passes)
 
-    @work(name="filter", group="filter", exclusive=True)
-    async def action_filter(self) -> None:
+    def action_filter(self) -> None:
         """Opens the filter line for the pane."""
         from castray_tui.screens.filter_line import FilterLine  # noqa: PLC0415 - after first frame
 
@@ -365,8 +365,9 @@ class FleetScreen(Screen[None]):
             return
         pane = self.pane
         line = FilterLine(self._filters.get(pane.id or "", ""), pane=pane)
-        await self.mount(line, before=self._event_line)
-        line.focus()
+        self.mount(line, before=self._event_line)
+        # At once: letters typed meanwhile would be taken for keys of the pane.
+        self.set_focus(line)
 
     # --- dialogs and other screens --------------------------------------------------------------
 
@@ -478,8 +479,8 @@ class FleetScreen(Screen[None]):
             )
             return
         if await self._ask(
-            f"Cancel transfer {transfer.id}?",
-            "Targets without a verdict keep what they held before.",
+            f"Cancel this transfer to {targets_text(transfer)}?",
+            f"{transfer.source}: targets without a verdict keep what they held before.",
             "Cancel it",
         ):
             self.post_message(CancelTransfer(transfer.id))

@@ -119,11 +119,11 @@ class TransferDialog(ModalScreen[None]):
         Binding("ctrl+s", "start", "Start", id="transfer.start", priority=True,
             tooltip="Start the transfer",
         ),
-        Binding("tab", "app.focus_next", "Next", show=False, id="transfer.next",
+        Binding("tab", "app.focus_next", "Next", show=False, id="transfer.next", priority=True,
             tooltip="Go to the next field",
         ),
         Binding("shift+tab", "app.focus_previous", "Before", show=False, id="transfer.previous",
-            tooltip="Go to the field before",
+            priority=True, tooltip="Go to the field before",
         ),
     ]  # fmt: skip
 

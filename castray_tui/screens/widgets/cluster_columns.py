@@ -143,7 +143,7 @@ def _age(row: ClusterRow, paint: Paint) -> Cell:
     moment = row.cluster.answered_at if row.cluster is not None else None
     seconds = figures.since(moment, paint.now)
     healthy = row.cluster is not None and row.cluster.state == "connected"
-    return ((figures.age(seconds), "dim" if seconds is None else "" if healthy else "warn"),)
+    return ((figures.freshness(seconds), "dim" if seconds is None else "" if healthy else "warn"),)
 
 
 def _door(row: ClusterRow, _: Paint) -> Cell:

@@ -118,12 +118,14 @@ def place_columns(
 
     widths = {column.key: column.width for column in chosen}
     room = max(width - needed(lambda column: column.width), 0)
-    for column in chosen:
-        if column.content is not None and room:
-            wanted = min(content_widths(column), column.most) - widths[column.key]
-            grown = min(max(wanted, 0), room)
-            widths[column.key] += grown
-            room -= grown
+    # What each column wishes for comes before what the first of them could fill.
+    for limits in ([column.wish for column in chosen], [column.most for column in chosen]):
+        for column, limit in zip(chosen, limits, strict=True):
+            if column.content is not None and room:
+                wanted = min(content_widths(column), limit) - widths[column.key]
+                grown = min(max(wanted, 0), room)
+                widths[column.key] += grown
+                room -= grown
     growing = [column for column in chosen if column.content is None and column.most > column.width]
     while room and growing:
         for column in list(growing):

@@ -6,6 +6,7 @@ from datetime import datetime
 
 UNKNOWN = "-"
 _BINARY_UNITS = ("B", "K", "M", "G", "T", "P", "E")
+_FRESH = 5
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
@@ -68,6 +69,12 @@ def age(seconds: float | None) -> str:
     if seconds < 100 * _HOUR:
         return f"{int(seconds / _HOUR)}h"
     return f"{int(seconds / _DAY)}d"
+
+
+def freshness(seconds: float | None) -> str:
+    """The age of figures that are asked for every few seconds: below five it says no more than
+    that, so that healthy rows need not be drawn again every second."""
+    return f"<{_FRESH}s" if seconds is not None and seconds < _FRESH else age(seconds)
 
 
 def since(moment: float | None, now: float) -> float | None:

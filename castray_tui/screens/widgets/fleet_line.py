@@ -65,11 +65,10 @@ def _load_parts(nodes: Iterable[Node], external: list[Node]) -> list[Cell]:
         parts.append(
             (("GPU ", "dim"), (f"{figures.amount(gpu_count)}x {figures.percent(use)}", "")),
         )
-    cpus = sum(node.resources_total.get("CPU", 0.0) for node in external if node in living)
+    providers = [node for node in living if not node.is_local]
+    cpus = sum(node.resources_total.get("CPU", 0.0) for node in providers)
     if cpus:
-        used = sum(
-            (node.resources_used or {}).get("CPU", 0.0) for node in external if node in living
-        )
+        used = sum((node.resources_used or {}).get("CPU", 0.0) for node in providers)
         parts.append((("CPUs ", "dim"), (figures.used_of(used, cpus), "")))
     return parts
 

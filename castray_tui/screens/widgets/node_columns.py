@@ -114,7 +114,7 @@ def _network(node: Node, paint: Paint) -> Cell:
 def _age(node: Node, paint: Paint) -> Cell:
     seconds = figures.since(node.last_seen, paint.now)
     role: Role = "" if node.status in {"alive", "draining"} else "warn"
-    return ((figures.age(seconds), role if seconds is not None else "dim"),)
+    return ((figures.freshness(seconds), role if seconds is not None else "dim"),)
 
 
 def _reason(node: Node, _: Paint) -> Cell:

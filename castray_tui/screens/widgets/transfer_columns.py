@@ -93,6 +93,12 @@ def _error_or_verdicts(transfer: Transfer) -> Cell:
     return counts
 
 
+def _verdicts(transfer: Transfer, paint: Paint) -> Cell:
+    cell = _error_or_verdicts(transfer)
+    # How long it took is told whole or not at all.
+    return verdict_cell(transfer) if not transfer.error and cell_width(cell) > paint.width else cell
+
+
 def natural_transfer_order(transfer: Transfer) -> Order:
     """The newest first."""
     return (-(transfer.started or 0.0), transfer.id)
@@ -166,7 +172,7 @@ def transfer_columns(rates: TransferRates) -> tuple[Column[Transfer], ...]:
         Column(
             "verdicts",
             "VERDICT",
-            lambda transfer, _: _error_or_verdicts(transfer),
+            _verdicts,
             7,
             80,
             priority=1,
