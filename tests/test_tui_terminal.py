@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from conftest import StartCluster
 
 pytestmark = [
     pytest.mark.terminal,
@@ -197,3 +198,147 @@ async def test_no_color_sends_no_colour(terminal: Callable[..., object]) -> None
     assert "\x1b[7m" in coloured or ";7m" in coloured or "\x1b[1;7" in coloured
     await tty.press("q")
     await tty.until(lambda text: text.rstrip().endswith("READY"))
+
+
+class Fleet:
+    """castray in a terminal, connected to one real cluster by its keys alone."""
+
+    def __init__(self, tty: Terminal, name: str) -> None:
+        self.tty = tty
+        self.name = name
+
+    def state(self, screen: str) -> str:
+        """What the clusters pane says of the cluster."""
+        rows = [line for line in screen.splitlines() if line.startswith("│")]
+        return next((row for row in rows if f" {self.name} " in row and row[2] != "E"), "")
+
+    async def connect(self) -> None:
+        """Discovers, finds the cluster among all of this host's, and connects to it."""
+        await self.tty.press("d")
+        await self.tty.until(lambda text: "found in" in text)
+        await self.tty.press("1")
+        await self.filter(self.name)
+        await self.tty.until(lambda text: "found" in self.state(text))
+        await self.connect_again()
+
+    async def filter(self, words: str) -> None:
+        await self.tty.press("/")
+        await self.tty.tmux("send-keys", "-l", words)
+        await self.tty.press("Enter")
+        # The keys of the pane come back when the line has gone.
+        await self.tty.until(lambda text: f"filter: {words} " in text and "enter Details" in text)
+
+    async def connect_again(self) -> None:
+        await self.tty.press("c")
+        await self.tty.until(lambda text: f"Enter connects to {self.name}." in text)
+        # A head that has only just started may not answer for its GCS yet: once more, then.
+        for _ in range(5):
+            await self.tty.press("Enter")
+            screen = await self.tty.until(
+                lambda text: "connected" in self.state(text) or "the cluster may be" in text
+            )
+            if "connected" in self.state(screen):
+                return
+            await asyncio.sleep(1)  # it says nothing when it comes to
+        raise AssertionError(screen)
+
+    async def fill_in_transfer(self, source: Path, target: str) -> None:
+        """Fills in the transfer dialog: what to send, and the path on the targets."""
+        await self.tty.press("t")
+        await self.tty.until(lambda text: "Targets: CLUSTER/NODE" in text)
+        await self._fill_in("Source: a path here", str(source))
+        await self.tty.press("Tab", "Tab")
+        await self._fill_in("Path on the targets", target)
+
+    async def _fill_in(self, label: str, text: str) -> None:
+        def is_empty(screen: str) -> bool:
+            lines = screen.splitlines()
+            [number] = [n for n, line in enumerate(lines) if label in line]
+            return not lines[number + 1].strip("│╭╮╰╯ ")
+
+        await self.tty.press("End", "C-u")
+        await self.tty.until(is_empty)
+        await self.tty.tmux("send-keys", "-l", text)
+        await self.tty.until(lambda screen: not is_empty(screen) and text[-8:] in screen)
+
+
+@pytest.mark.ray
+async def test_a_file_reaches_the_nodes_of_a_real_cluster_by_keyboard_alone(
+    terminal: Callable[..., object], start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    ours = await start_cluster(node_count=2)
+    source, arrived = tmp_path / "weights.bin", tmp_path / "arrived"
+    source.write_bytes(os.urandom(3_000_000))
+    tty: Terminal = await terminal()  # type: ignore[misc]
+    modes, settings = await tty.modes(), await tty.line_settings()
+    await opened(tty)
+    fleet = Fleet(tty, f"localhost-{ours.dashboard_address.rpartition(':')[2]}")
+    await fleet.connect()
+
+    await tty.press("2")
+    await fleet.filter(f"cluster:{fleet.name}")
+    await tty.until(lambda text: "Nodes 2 of 3" in text and text.count("alive") >= 3)
+    await tty.press("s")
+    await tty.until(lambda text: "cluster ↑" in text)
+    await tty.press("g", "Space", "Space")
+    await tty.until(lambda text: "2 marked" in text)
+    await fleet.fill_in_transfer(source, f"{arrived}/")
+    await tty.press("Enter")
+    await tty.until(lambda text: "2.9M to 2 of 2" in text)
+    await tty.press("Enter")
+    await tty.until(lambda text: "2/2 ok" in text)
+    assert (arrived / "weights.bin").read_bytes() == source.read_bytes()
+
+    await tty.press("3", "Enter")
+    details = await tty.until(lambda text: text.count("verified") + text.count("identical") == 2)
+    assert "sha256:" in details
+    await tty.press("Escape")
+    await tty.until(lambda text: "3 Transfers" in text)
+    await tty.press("?")
+    await tty.until(lambda text: "Cancel the transfer under the cursor" in text)
+    await tty.press("Escape")
+    await tty.until(lambda text: "3 Transfers" in text and "Cancel the transfer" not in text)
+
+    await tty.press("1", "x")
+    await tty.until(lambda text: f"Disconnect from {fleet.name}?" in text)
+    await tty.press("y")
+    await tty.until(lambda text: "found" in fleet.state(text))
+    await fleet.connect_again()
+
+    await tty.press("q")
+    await tty.until(lambda text: text.rstrip().endswith("READY"))
+    assert await tty.modes() == modes
+    assert await tty.line_settings() == settings
+
+
+@pytest.mark.ray
+async def test_a_signal_amid_a_transfer_leaves_nothing_half_written(
+    terminal: Callable[..., object], start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    ours = await start_cluster()
+    source, arrived = tmp_path / "large.bin", tmp_path / "arrived"
+    arrived.mkdir()
+    with source.open("wb") as file:
+        file.truncate(8 * 1024**3)
+    tty: Terminal = await terminal()  # type: ignore[misc]
+    modes, settings = await tty.modes(), await tty.line_settings()
+    await opened(tty)
+    fleet = Fleet(tty, f"localhost-{ours.dashboard_address.rpartition(':')[2]}")
+    await fleet.connect()
+
+    await tty.press("2", "G")
+    await fleet.fill_in_transfer(source, f"{arrived}/")
+    await tty.press("C-s")
+    await tty.until(lambda text: "running" in text and "M/s" in text)
+    await tty.press("q")
+    await tty.until(lambda text: "Quit while files are being sent" in text)
+    await tty.press("n")
+    await tty.until(lambda text: "3 Transfers" in text)
+    os.kill(await tty.castray_pid(), signal.SIGTERM)
+    await tty.until(lambda text: text.rstrip().endswith("READY"))
+    assert await tty.modes() == modes
+    await tty.type("echo code $?")
+    await tty.until(lambda text: f"code {128 + signal.SIGTERM}" in text)
+    assert await tty.line_settings() == settings
+    # The agents on the nodes notice by themselves that their castray is gone.
+    await tty.until(lambda _: not any(arrived.iterdir()))
