@@ -102,6 +102,10 @@ class Desk:
             return {"answer": self._nodes.call(one["node_id"], one["order"], one["arguments"])}
         except OrderRefusedError as refused:
             return {"refused": {"code": refused.code, "reason": refused.reason}}
+        except Exception as error:  # Whoever asked waits for an answer, and Ray raises anything.
+            first_line = (str(error).splitlines() or [""])[0][:300]
+            reason = "{}: {}".format(type(error).__name__, first_line)
+            return {"refused": {"code": "agent", "reason": "no agent: " + reason}}
 
     def run(self, node_id: str, spec: Json, record: Json) -> None:
         """Starts a transfer and returns.
