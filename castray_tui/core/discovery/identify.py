@@ -43,6 +43,8 @@ TokenSource = Callable[[str], str | None] | str | None
 
 _DASHBOARD_PORTS = range(DEFAULT_DASHBOARD_PORT, DEFAULT_DASHBOARD_PORT + 11)
 _MANUAL: tuple[Source, ...] = ("manual",)
+_FURTHER_LOOKS = 3
+_LOOK_AGAIN_SECONDS = 0.5
 
 
 async def identify(
@@ -163,6 +165,15 @@ class _Search:
         if standing.needs_token and standing.ray_version is None:
             raise self._no_entry(f"The Ray dashboard at {standing.url}", standing.token_refused)
         sighting = await sighting_of_dashboard(standing, _MANUAL, self._surroundings)
+        for _ in range(_FURTHER_LOOKS):
+            if sighting is not None or standing.kind != "dashboard" or self._is_scanning:
+                break
+            # A head that has just started, or is busy, may well say so the next time.
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            standing = await self._dashboard(
+                standing.host, standing.port, self._address.tls, self._address.path
+            )
+            sighting = await sighting_of_dashboard(standing, _MANUAL, self._surroundings)
         if sighting is None:
             raise UnreachableError(
                 f"The Ray dashboard at {standing.url} answers, but its GCS does not",
