@@ -489,3 +489,16 @@ async def test_nothing_is_left_running_after_a_discovery() -> None:
         )
     await asyncio.sleep(0)
     assert {task for task in asyncio.all_tasks() - before if "_serve" not in repr(task)} == set()
+
+
+@pytest.mark.usefixtures("nobody")
+async def test_identify_waits_for_a_head_that_is_still_starting() -> None:
+    replies = ray_dashboard(healthy=False)
+    async with FakeServer(replies) as server:
+        identifying = asyncio.create_task(identify(f"127.0.0.1:{server.port}", timeout_seconds=8))
+        while "/api/gcs_healthz" not in server.paths:
+            await asyncio.sleep(0.01)
+        replies.update(ray_dashboard(healthy=True))
+        found = await identifying
+        assert found.cluster_id == "ab" * 28
+        assert server.paths.count("/api/gcs_healthz") == 2
