@@ -501,4 +501,4 @@ async def test_identify_waits_for_a_head_that_is_still_starting() -> None:
         replies.update(ray_dashboard(healthy=True))
         found = await identifying
         assert found.cluster_id == "ab" * 28
-        assert server.paths.count("/api/gcs_healthz") == 2
+        assert server.paths.count("/api/gcs_healthz") > 1
