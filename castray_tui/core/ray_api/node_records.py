@@ -33,7 +33,6 @@ _MOST_DISKS = 64
 _MOST_GPUS = 256
 _MOST_PROCESSES = 256
 _REASON_CHARACTERS = 1_000
-_HOST_CHARACTERS = 253  # the longest name that DNS has (RFC 1035)
 _TICKET_CHARACTERS = 128
 
 _LOGICAL = re.compile(
@@ -102,8 +101,8 @@ def read_row(raw: Mapping[str, object]) -> NodeRow | None:
     return NodeRow(
         node_id=node_id,
         alive=state.upper() == "ALIVE",
-        address=text(raw.get("node_ip"), limit=_HOST_CHARACTERS),
-        hostname=text(raw.get("hostname"), limit=_HOST_CHARACTERS),
+        address=text(raw.get("node_ip")),
+        hostname=text(raw.get("hostname")),
         is_head=head if isinstance(head, bool) else "node:__internal_head__" in resources,
         reason=text(raw.get("state_message"), limit=_REASON_CHARACTERS),
         resources_total=resources,
@@ -125,8 +124,7 @@ def read_record(raw: Mapping[str, object]) -> NodeRecord | None:
     return NodeRecord(
         node_id=node_id,
         hardware=_hardware(raw, raylet),
-        hostname=text(raw.get("hostname"), limit=_HOST_CHARACTERS)
-        or text(raylet.get("nodeManagerHostname"), limit=_HOST_CHARACTERS),
+        hostname=text(raw.get("hostname")) or text(raylet.get("nodeManagerHostname")),
         reason=_summary_reason(raylet),
         agent_port=_port(raylet.get("dashboardAgentListenPort"))
         or _agent_argument_port(mapping(raw.get("agent"))),
