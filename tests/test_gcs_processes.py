@@ -129,7 +129,11 @@ async def test_the_real_child_tells_a_dead_address_at_once_and_ends_with_its_inp
         await processes.poll(f"127.0.0.1:{port}")
     with pytest.raises(RefusedError):
         await processes.poll("no port")
-    children = psutil.Process().children()
-    assert any("castray_tui.core.ray_api.gcs_reader" in child.cmdline() for child in children)
+    children = [
+        child
+        for child in psutil.Process().children()
+        if "castray_tui.core.ray_api.gcs_reader" in child.cmdline()
+    ]
+    assert children
     await processes.close()
     assert not any(child.is_running() for child in children)
