@@ -169,6 +169,8 @@ class CastrayApp(App[int]):
         self._engine = asyncio.get_running_loop().create_future()
         if self._settings.ui.keymap:
             self.set_keymap(dict(self._settings.ui.keymap))
+        # The shell wrote over the screen meanwhile, and only what changes is drawn by itself.
+        self.app_resume_signal.subscribe(self, lambda _app: self.refresh())
         self.call_after_refresh(self.set_timer, _ENGINE_DELAY_SECONDS, self._run_engine)
 
     # --- the engine -----------------------------------------------------------------------------

@@ -132,7 +132,8 @@ async def test_the_real_child_tells_a_dead_address_at_once_and_ends_with_its_inp
     children = [
         child
         for child in psutil.Process().children()
-        if "castray_tui.core.ray_api.gcs_reader" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE
+        and "castray_tui.core.ray_api.gcs_reader" in child.cmdline()
     ]
     assert children
     await processes.close()
