@@ -20,6 +20,7 @@ from castray_tui.core.config import Settings
 from castray_tui.core.connections import Connections
 from castray_tui.core.discovery.run import DiscoveryRequest, discover
 from castray_tui.core.errors import CastrayError, TransferError
+from castray_tui.core.event_drafts import discovered_event, transfer_event
 from castray_tui.core.event_stream import EventStream
 from castray_tui.core.fleet import KEPT_TRANSFERS, FleetBoard, FleetParts, newest_first
 from castray_tui.core.journal import Journal
@@ -31,7 +32,6 @@ from castray_tui.core.models import (
     DiscoveryReport,
     Event,
     EventDraft,
-    EventType,
     Fleet,
     LogFile,
     Node,
@@ -393,7 +393,7 @@ class Engine:
         for cluster in report.clusters:
             if cluster.key not in self._known_keys:
                 self._known_keys.add(cluster.key)
-                self._stream.post(_discovered_event(cluster))
+                self._stream.post(discovered_event(cluster))
         return report
 
     async def _discover_regularly(self) -> None:
@@ -464,12 +464,12 @@ class Engine:
         self._parts.transfers[transfer.id] = transfer
         self._board.touch()
         if before is None:
-            self._stream.post(_transfer_event("transfer_started", transfer))
+            self._stream.post(transfer_event("transfer_started", transfer))
         elif transfer.state in _ENDED and before.state not in _ENDED:
             self._told_progress.pop(transfer.id, None)
-            self._stream.post(_transfer_event("transfer_finished", transfer))
+            self._stream.post(transfer_event("transfer_finished", transfer))
         elif self._is_a_step_further(transfer):
-            self._stream.post(_transfer_event("transfer_progressed", transfer))
+            self._stream.post(transfer_event("transfer_progressed", transfer))
         if before is None or _worth_keeping(before) != _worth_keeping(transfer):
             save = asyncio.create_task(self._journal.save_transfer(transfer))
             self._saves.add(save)
@@ -503,48 +503,3 @@ def _cannot_move_files(error: ImportError) -> TransferError:
 def _worth_keeping(transfer: Transfer) -> tuple[object, ...]:
     """What of a transfer is written to the journal as soon as it changes."""
     return (transfer.state, transfer.digest, tuple(t.verdict for t in transfer.targets))
-
-
-def _discovered_event(cluster: DiscoveredCluster) -> EventDraft:
-    where = cluster.dashboard_url or cluster.gcs_address or "an unknown address"
-    version = f"Ray {cluster.ray_version}, " if cluster.ray_version else ""
-    return EventDraft(
-        type="cluster_discovered",
-        cluster=cluster.name,
-        message=f"Found {cluster.name} ({version}{where})",
-        data={
-            "sources": list(cluster.sources),
-            "dashboard_url": cluster.dashboard_url,
-            "gcs_address": cluster.gcs_address,
-            "ray_version": cluster.ray_version,
-        },
-    )
-
-
-def _transfer_event(kind: EventType, transfer: Transfer) -> EventDraft:
-    verdicts = [target.verdict for target in transfer.targets]
-    good = sum(verdict in ("verified", "identical") for verdict in verdicts)
-    count = len(transfer.targets)
-    targets = "1 target" if count == 1 else f"{count} targets"
-    message = {
-        "transfer_started": f"Sending {transfer.source} to {targets}",
-        "transfer_progressed": f"Sending {transfer.source}: {_percent(transfer)}",
-    }.get(kind, f"{transfer.source}: {good} of {targets} verified ({transfer.state})")
-    return EventDraft(
-        type=kind,
-        message=message,
-        data={
-            "id": transfer.id,
-            "state": transfer.state,
-            "bytes_done": transfer.bytes_done,
-            "bytes_total": transfer.bytes_total,
-            "targets": count,
-            "verified": good,
-            "failed": verdicts.count("failed"),
-        },
-    )
-
-
-def _percent(transfer: Transfer) -> str:
-    total = (transfer.bytes_total or 0) * len(transfer.targets)
-    return f"{100 * transfer.bytes_done // total} %" if total else "under way"
