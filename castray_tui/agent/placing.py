@@ -144,9 +144,14 @@ class _Placed:
         )
 
         node = self._node()
+        # A lease on what needs nothing is asked of a random node, which may have died a moment ago
+        # without Ray's notice; this resource only that node's address has.
+        address = "node:{}".format(node["NodeManagerAddress"])
+        wanted = {address: 0.001} if address in node.get("Resources", {}) else None
         try:
             self._actor = self._class.options(
                 num_cpus=0,
+                resources=wanted,
                 max_restarts=0,
                 max_concurrency=_CONCURRENT_CALLS,
                 name="castray-agent-{}-{:x}".format(self._node_id[:16], int(time.time() * 1000)),

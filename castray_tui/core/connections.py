@@ -129,9 +129,14 @@ class Connections:
                 self._open(found, address=_address_of(found), entry=None, named_by_user=False)
             except ConfigError as error:
                 self._on_view(ClusterView(_refused(found, error), ()))
+        elif known.named_by_user or known.entry is not None:
+            return
+        elif self._entry_of(found) is not None:
+            # It was found before by an address that its entry does not name.
+            self._retire(known)
+            self._open(found, address=_address_of(found), entry=None, named_by_user=False)
         elif (
             known.monitor.view.cluster.state == "refused"
-            and not known.named_by_user
             and known.found.owned_by_me is not found.owned_by_me
         ):
             self._replace(known, found)
@@ -365,17 +370,27 @@ class Connections:
         self._replace(old, new)
 
     def _replace(self, old: _Connection, new: DiscoveredCluster) -> None:
-        self._by_key.pop(old.key, None)
-        ending = asyncio.create_task(self._end(old), name=f"end of {old.name}")
+        """Watches another cluster, or the same anew, with all that the user said of the old one."""
+        self._retire(old)
+        opened = self._by_key.get(new.key)
+        if opened is not None:
+            if old.entry is None and not old.named_by_user:
+                return
+            # A discovery was quicker, and did not know what the user says of this cluster.
+            self._retire(opened)
+        self._open(
+            replace(new, name=old.name),
+            address=old.address,
+            entry=old.entry,
+            named_by_user=old.named_by_user,
+        )
+
+    def _retire(self, connection: _Connection) -> None:
+        """Stops watching without waiting for it."""
+        self._by_key.pop(connection.key, None)
+        ending = asyncio.create_task(self._end(connection), name=f"end of {connection.name}")
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
-        if new.key not in self._by_key:
-            self._open(
-                replace(new, name=old.name),
-                address=old.address,
-                entry=old.entry,
-                named_by_user=old.named_by_user,
-            )
 
     def _free_name(self, wanted: str) -> str:
         taken = {connection.name for connection in self._by_key.values()} | {LOCAL}

@@ -103,6 +103,7 @@ class JobClient:
         metadata: Mapping[str, str] | None = None,
         runtime_env: Mapping[str, object] | None = None,
         entrypoint_num_cpus: float | None = None,
+        entrypoint_resources: Mapping[str, float] | None = None,
         timeout_seconds: float = SUBMIT_TIMEOUT_SECONDS,
     ) -> str:
         """Starts a driver, on the head node or on the agent's.
@@ -123,6 +124,8 @@ class JobClient:
             body["runtime_env"] = dict(runtime_env)
         if entrypoint_num_cpus is not None:
             body["entrypoint_num_cpus"] = entrypoint_num_cpus
+        if entrypoint_resources is not None:
+            body["entrypoint_resources"] = dict(entrypoint_resources)
         answer = await self.http.request(
             "POST", self._base, json_body=body, timeout_seconds=timeout_seconds
         )

@@ -40,7 +40,12 @@ START_SECONDS = 60.0
 _LOG_INTERVAL_SECONDS = 0.2
 _INFO_INTERVAL_SECONDS = 1.0
 _END_SECONDS = 8.0
+_SECOND_START_SECONDS = 1.0
 _AGENT_JOBS_SINCE = (2, 49)
+
+
+class _EndedAtOnceError(TransferError):
+    """A coordinator's job ended before it was ready."""
 
 
 @dataclass(slots=True)
@@ -118,7 +123,12 @@ class CoordinatorStarter:
         if found is not None:
             return found
         if door.jobs is not None:
-            return await self._start_job(door, door.jobs)
+            try:
+                return await self._start_job(door, door.jobs)
+            except _EndedAtOnceError:
+                # Ray may have sent it to a node that was dying; the next one goes elsewhere.
+                await asyncio.sleep(_SECOND_START_SECONDS)
+                return await self._start_job(door, door.jobs)
         return await self._start_without_dashboard(door)
 
     async def find_running(self, door: ClusterDoor) -> Coordinator | None:
@@ -151,6 +161,9 @@ class CoordinatorStarter:
             ),
             submission_id=shipping.new_submission_id(self._key),
             metadata={"castray": metadata.version("castray-tui")},
+            # Ray asks a random node for a lease on what needs nothing, and until its health check
+            # has noticed, that may be one that has just died. This resource only the head has.
+            entrypoint_resources=None if jobs.agent else {"node:__internal_head__": 0.001},
         )
         try:
             log = await self._ready_log(door, jobs, submission_id)
@@ -183,9 +196,10 @@ class CoordinatorStarter:
                 info = await jobs.info(submission_id)
                 status = info.status
                 if info.finished:
-                    raise TransferError(
+                    raise _EndedAtOnceError(
                         f"The coordinator on {door.name} ended at once: "
-                        + safe_text(_last_words(log) or info.message or status, limit=500)
+                        + _last_words(log or info.message or status),
+                        remedy="Look at the cluster's jobs, and try again",
                     )
                 next_info = time.monotonic() + _INFO_INTERVAL_SECONDS
             await asyncio.sleep(_LOG_INTERVAL_SECONDS)
@@ -251,6 +265,7 @@ def _version(text: str | None) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _last_words(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+def _last_words(text: str) -> str:
+    """The last line: Ray's messages may be whole tracebacks, and their cause stands at the end."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return safe_text(lines[-1] if lines else "Ray does not say why", limit=300)

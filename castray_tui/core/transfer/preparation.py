@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from castray_tui.agent.files import FileRefusedError, probe_source
 from castray_tui.core.config import TransferSettings
 from castray_tui.core.errors import CastrayError, TransferError
 from castray_tui.core.models import Overwrite, PlannedTarget
@@ -76,6 +77,14 @@ async def prepare(
     roots = [str(root) for root in settings.allowed_roots]
     source_place = selection.source
     _refuse_dead_source(source_place)
+    if source_place.node.is_local:
+        # Here nobody needs an agent to see what is wrong.
+        try:
+            await asyncio.to_thread(probe_source, source_place.path, roots)
+        except FileRefusedError as refused:
+            raise _source_error(
+                source_place, AgentRefusedError(refused.code, refused.reason)
+            ) from refused
     sessions = await _open_sessions(selection, session_for)
     source_session = sessions[source_place.node.cluster_key]
     if isinstance(source_session, CastrayError):

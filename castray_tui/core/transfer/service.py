@@ -26,7 +26,7 @@ from castray_tui.core.transfer.access import ClusterAccess
 from castray_tui.core.transfer.addresses import parse_address
 from castray_tui.core.transfer.owner_lock import OwnerLock, is_owner_alive
 from castray_tui.core.transfer.preparation import Preparation, Way, open_ways, prepare
-from castray_tui.core.transfer.selection import Selection, select
+from castray_tui.core.transfer.selection import Place, Selection, select
 from castray_tui.core.transfer.session_keeper import SessionKeeper
 from castray_tui.core.transfer.sessions import call
 
@@ -244,15 +244,25 @@ class TransferService:
             raise ReadOnlyError(
                 "castray runs read-only and sends nothing", remedy="Start it without --read-only"
             )
-        for place in (selection.source, *selection.targets):
-            if not place.node.is_local:
-                door = self._access.door(place.node.cluster_key)
-                if door.read_only_reason is not None:
-                    raise ReadOnlyError(
-                        f"{door.name} is only looked at: {door.read_only_reason}",
-                        remedy="Set read_only = false in its [[clusters]] entry to transfer",
-                    )
+        # A target that may not be written to is refused by itself, unless there are no others.
+        refusals = [self._read_only_error(place) for place in selection.targets]
+        refusal = self._read_only_error(selection.source)
+        if refusal is None and all(refusals):
+            refusal = refusals[0]
+        if refusal is not None:
+            raise refusal
         return selection
+
+    def _read_only_error(self, place: Place) -> ReadOnlyError | None:
+        if place.node.is_local:
+            return None
+        door = self._access.door(place.node.cluster_key)
+        if door.read_only_reason is None:
+            return None
+        return ReadOnlyError(
+            f"{door.name} is only looked at: {door.read_only_reason}",
+            remedy="Set read_only = false in its [[clusters]] entry to transfer",
+        )
 
     async def _prepare(self, selection: Selection, request: TransferRequest) -> Preparation:
         return await prepare(
