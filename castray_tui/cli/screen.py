@@ -11,7 +11,9 @@ from typing import Any
 from castray_tui.cli.running import run_until_done
 from castray_tui.cli.settings import settings_for
 from castray_tui.core.config import Settings
-from castray_tui.core.errors import TerminalError, UsageError
+from castray_tui.core.errors import ConfigError, TerminalError, UsageError
+
+_SCREEN_KEYS = ("ui.theme", "ui.keymap")
 
 OpenScreen = Callable[[Settings, tuple[str, ...]], Coroutine[Any, Any, int]]
 """Draws the screen with these settings, connects to these addresses, and returns the exit code
@@ -25,17 +27,25 @@ def run(arguments: argparse.Namespace) -> int:
             "The screen prints no JSON",
             remedy="Run `castray status --json` or `castray nodes --json`",
         )
-    settings = settings_for(
+    loaded = settings_for(
         arguments,
         {
             "ui.theme": arguments.theme,
             "external_cluster.auto_discover": False if arguments.no_discover else None,
             "ray_cluster.external_discovery": False if arguments.no_discover else None,
         },
-    ).settings
+    )
     refuse_without_terminal()
     open_screen: OpenScreen = arguments.open_screen
-    return run_until_done(open_screen(settings, tuple(arguments.connect)))
+    try:
+        return run_until_done(open_screen(loaded.settings, tuple(arguments.connect)))
+    except ConfigError as error:
+        # Only the screen knows its themes and keys; where they were set is known here.
+        key = next((key for key in _SCREEN_KEYS if f"({key})" in error.message), None)
+        if key is None:
+            raise
+        message = f"{loaded.origins.get(key, key)}: {error.message}"
+        raise ConfigError(message, remedy=error.remedy) from error
 
 
 def refuse_without_terminal(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import metadata
 
+from castray_tui.core.config import Settings
 from castray_tui.core.config_loading import LoadedSettings
 from castray_tui.core.discovery.identify import identify
 from castray_tui.core.discovery.run import DiscoveryRequest, discover
@@ -21,6 +23,8 @@ from castray_tui.core.errors import CastrayError
 from castray_tui.core.models import DiscoveredCluster
 from castray_tui.core.ray_api.tokens import token_for
 
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
 
 async def examine_surroundings(loaded: LoadedSettings) -> list[Finding]:
     """Everything that can be looked at without an address."""
@@ -35,16 +39,7 @@ async def examine_surroundings(loaded: LoadedSettings) -> list[Finding]:
     ]
     if not external.enabled:
         return findings
-    report = await discover(
-        DiscoveryRequest(
-            methods=external.discovery_methods,
-            ports=external.port_scan_range,
-            hosts=external.hosts,
-            timeout_seconds=external.discovery_timeout,
-            known=settings.clusters,
-            ray_address=os.environ.get("RAY_ADDRESS"),
-        )
-    )
+    report = await discover(_request(settings))
     findings += check_methods(report)
     for cluster in report.clusters:
         findings += check_cluster(cluster, known=settings.clusters, installed_ray=_installed_ray())
@@ -62,6 +57,8 @@ async def examine_address(loaded: LoadedSettings, address: str) -> list[Finding]
     )
     if entry is not None:
         address = entry.address
+    elif (named := await _found_by_name(settings, address)) is not None:
+        return check_cluster(named, known=settings.clusters, installed_ray=_installed_ray())
     try:
         stub = DiscoveredCluster(key=f"address:{address}", name=address, sources=("manual",))
         token = token_for(stub, entry=entry, named_by_user=True)
@@ -80,6 +77,26 @@ async def examine_address(loaded: LoadedSettings, address: str) -> list[Finding]
         Finding(address, "ok", f"a Ray cluster with {nodes} alive nodes stands there"),
         *findings,
     ]
+
+
+async def _found_by_name(settings: Settings, name: str) -> DiscoveredCluster | None:
+    """The cluster that a discovery gives that name; None for what can only be an address."""
+    if _NAME.fullmatch(name) is None:
+        return None
+    report = await discover(_request(settings))
+    return next((cluster for cluster in report.clusters if cluster.name == name), None)
+
+
+def _request(settings: Settings) -> DiscoveryRequest:
+    external = settings.external_cluster
+    return DiscoveryRequest(
+        methods=external.discovery_methods,
+        ports=external.port_scan_range,
+        hosts=external.hosts,
+        timeout_seconds=external.discovery_timeout,
+        known=settings.clusters,
+        ray_address=os.environ.get("RAY_ADDRESS"),
+    )
 
 
 def _installed_ray() -> str | None:

@@ -43,7 +43,7 @@ def select(request: TransferRequest, fleet: Fleet) -> Selection:
     """Finds out who is meant.
 
     Raises:
-        UsageError, AddressError: The request makes no sense.
+        UsageError, AddressError: The request makes no sense, or names several sources.
         NotFoundError: No such cluster or node.
         TransferError: It asks for what castray cannot do yet.
     """
@@ -55,7 +55,7 @@ def select(request: TransferRequest, fleet: Fleet) -> Selection:
         for node in resolve_nodes(address, fleet)
     ]
     if len(sources) > 1:
-        raise TransferError(
+        raise UsageError(
             f"{len(sources)} sources were named, and castray sends one file at a time so far",
             remedy="Send them one after the other",
         )
