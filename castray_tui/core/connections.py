@@ -402,7 +402,7 @@ class Connections:
         self, found: DiscoveredCluster, entry: KnownClusterSettings | None
     ) -> tuple[bool, str | None]:
         if self._settings.read_only:
-            return True, "castray runs read-only"
+            return True, "castray runs read-only (read_only in the settings, or --read-only)"
         if entry is not None and entry.read_only is not None:
             return entry.read_only, "its configuration entry says so" if entry.read_only else None
         if found.on_this_host and found.owned_by_me is False:

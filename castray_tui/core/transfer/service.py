@@ -242,7 +242,8 @@ class TransferService:
         selection = select(request, self._fleet())
         if self._settings.read_only:
             raise ReadOnlyError(
-                "castray runs read-only and sends nothing", remedy="Start it without --read-only"
+                "castray runs read-only and sends nothing",
+                remedy="Start it without --read-only, or with read_only = false in its settings",
             )
         # A target that may not be written to is refused by itself, unless there are no others.
         refusals = [self._read_only_error(place) for place in selection.targets]
