@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -254,40 +253,3 @@ async def test_the_next_castray_tells_how_a_transfer_ended_whose_castray_was_kil
     assert {target.verdict for target in transfer.targets} <= {"verified", "identical"}
     assert transfer.state == "done"
     assert (tmp_path / "out" / "source.bin").read_bytes() == source.read_bytes()
-
-
-async def test_a_restart_keeps_what_the_user_said_even_where_a_discovery_was_quicker(
-    start_cluster: StartCluster,
-) -> None:
-    """A head's GCS answers before its dashboard does, and is then found by an address that the
-    configuration does not name."""
-    first = await start_cluster()
-    entry = KnownClusterSettings(name="mine", address=first.dashboard_address, read_only=True)
-    settings = Settings(
-        external_cluster=ExternalClusterSettings(poll_interval=0.5), clusters=(entry,)
-    )
-    async with Engine(settings) as engine:
-        before = await engine.connect("mine")
-        assert before.read_only
-        await first.stop()
-        await _until(
-            engine, lambda fleet: fleet.clusters and fleet.clusters[0].state == "unreachable"
-        )
-        second = await start_cluster(ports=first.ports)
-        found = next(
-            cluster
-            for cluster in (await engine.discover()).clusters
-            if cluster.gcs_address == second.gcs_address
-        )
-        # What a discovery would have told that came before the dashboard was up.
-        early = replace(found, name="early", dashboard_url=None, sources=("process_scan",))
-        engine._connections.watch(early)
-        fleet = await _until(
-            engine,
-            lambda fleet: (
-                [(c.name, c.state) for c in fleet.clusters] == [("mine", "connected")]
-                and fleet.clusters[0].key != before.key
-            ),
-            seconds=60,
-        )
-        assert fleet.clusters[0].read_only
