@@ -105,7 +105,7 @@ class Connections:
         named_by_user = entry is not None or found is None
         if entry is not None or found is None:
             found = await self._identify(entry.address if entry else address, entry)
-        known = self._by_key.get(found.key)
+        known = self._watching(found)
         if known is not None and (named_by_user <= known.named_by_user or _is_well(known)):
             return (await known.monitor.first_view()).cluster
         if known is not None:
@@ -123,7 +123,7 @@ class Connections:
         One that was refused is tried again with what the discovery knows of it: whose processes
         they are decides about the token.
         """
-        known = self._by_key.get(found.key)
+        known = self._watching(found)
         if known is None:
             try:
                 self._open(found, address=_address_of(found), entry=None, named_by_user=False)
@@ -267,6 +267,20 @@ class Connections:
 
     # --- inside -------------------------------------------------------------------------------
 
+    def _watching(self, found: DiscoveredCluster) -> _Connection | None:
+        """The connection to a cluster, if there is one, by whichever part of its identity is known:
+        a head that is just starting may tell its session's name before its cluster ID."""
+        if found.key in self._by_key:
+            return self._by_key[found.key]
+        for connection in self._by_key.values():
+            cluster = connection.monitor.view.cluster
+            if found.cluster_id is not None and cluster.cluster_id is not None:
+                if found.cluster_id == cluster.cluster_id:
+                    return connection
+            elif found.session_name is not None and found.session_name == cluster.session_name:
+                return connection
+        return None
+
     def _entry_named(self, name: str) -> KnownClusterSettings | None:
         return next((entry for entry in self._settings.clusters if entry.name == name), None)
 
@@ -299,7 +313,7 @@ class Connections:
             pause_seconds = min(2 * pause_seconds, _LAST_RETRY_SECONDS)
         self._waiting.pop(key, None)
         self._on_gone(key)
-        if found.key not in self._by_key:
+        if self._watching(found) is None:
             self._open(found, address=address, entry=entry, named_by_user=True)
 
     def _show_waiting(
@@ -372,7 +386,7 @@ class Connections:
     def _replace(self, old: _Connection, new: DiscoveredCluster) -> None:
         """Watches another cluster, or the same anew, with all that the user said of the old one."""
         self._retire(old)
-        opened = self._by_key.get(new.key)
+        opened = self._watching(new)
         if opened is not None:
             if old.entry is None and not old.named_by_user:
                 return
