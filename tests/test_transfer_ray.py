@@ -22,7 +22,7 @@ from conftest import StartCluster
 from ray_lab import OLD_RAY
 from transfer_lab import LabFleet, Published, digest, sent, service, verdicts
 
-from castray_tui.core.errors import NotFoundError, ReadOnlyError, TransferError
+from castray_tui.core.errors import NotFoundError, ReadOnlyError, UsageError
 from castray_tui.core.models import TransferRequest
 from castray_tui.core.transfer.service import TransferService
 from castray_tui.core.transfer.sessions import call
@@ -170,7 +170,7 @@ async def test_what_cannot_be_is_said_for_each_target(
 
     a_folder = await sent(made, f"old/head:{tmp_path}", str(tmp_path / "x"))
     assert "is a folder" in str(a_folder.error)
-    with pytest.raises(TransferError, match="one file at a time"):
+    with pytest.raises(UsageError, match="one file at a time"):
         await made.start(TransferRequest((f"old/*:{source}",), (str(tmp_path / "x"),)))
     with pytest.raises(NotFoundError, match="did you mean old"):
         await made.start(TransferRequest((str(source),), ("olt/head:/x",)))
