@@ -59,18 +59,23 @@ class WebServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
-    """``[transfer]``: how files move. ``rate_limit_bytes_per_second`` 0 is no limit,
+    """``[transfer]``: how files move. A rate limit of 0 is no limit, ``streams`` is the most targets
+    that one node feeds at once, ``patience_seconds`` is how long a broken route is tried again,
     ``port_range`` (0, 0) leaves the port to the operating system, ``allowed_roots`` empty allows
     every path that the agent's user may use.
     """
 
     chunk_size_bytes: int = 4 * 1024 * 1024
     rate_limit_bytes_per_second: int = 0
+    link_rate_limit_bytes_per_second: int = 0
+    streams: int = 4
+    patience_seconds: float = 30.0
     port_range: tuple[int, int] = (0, 0)
     overwrite: Overwrite = "if-different"
     allowed_roots: tuple[Path, ...] = ()
     agent_idle_seconds: float = 60.0
     disk_reserve_bytes: int = 64 * 1024 * 1024
+    niceness: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,24 @@ KEYS: tuple[ConfigKey, ...] = (
         attribute="transfer.rate_limit_bytes_per_second",
     ),
     ConfigKey(
+        "transfer.link_rate_limit",
+        Size(_KIB, _TIB, per_second=True, zero=True),
+        "Bytes a second that one node may send to another; 0 for no limit",
+        attribute="transfer.link_rate_limit_bytes_per_second",
+    ),
+    ConfigKey(
+        "transfer.streams",
+        Number(1, 64, whole=True),
+        "Nodes that one node may send to at the same time",
+    ),
+    ConfigKey(
+        "transfer.patience",
+        Number(0, _DAY_SECONDS, "seconds"),
+        "Seconds that a target which was lost is tried again, before it has failed; "
+        "0 for not at all",
+        attribute="transfer.patience_seconds",
+    ),
+    ConfigKey(
         "transfer.data_port_range",
         PortRange(zero=True),
         "Ports that agents receive on, for firewalls; [0, 0] for any free one",
@@ -199,6 +217,11 @@ KEYS: tuple[ConfigKey, ...] = (
         Size(1, 1024 * _TIB, zero=True),
         "Bytes that a transfer leaves free on a target's disk",
         attribute="transfer.disk_reserve_bytes",
+    ),
+    ConfigKey(
+        "transfer.niceness",
+        Number(0, 19, whole=True),
+        "How far agents stand back for what else wants the processor, as of nice; 0 for not at all",
     ),
     ConfigKey(
         "ui.theme",
