@@ -59,8 +59,8 @@ class WebServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class TransferSettings:
-    """``[transfer]``: how files move. A rate limit of 0 is no limit, ``streams`` is the most targets
-    that one node feeds at once, ``patience_seconds`` is how long a broken route is tried again,
+    """``[transfer]``: how files move. A rate limit of 0 is no limit. One node feeds ``streams``
+    others at once, at most, and what is lost is tried again for ``patience_seconds``.
     ``port_range`` (0, 0) leaves the port to the operating system, ``allowed_roots`` empty allows
     every path that the agent's user may use.
     """
