@@ -142,12 +142,14 @@ async def test_only_the_newest_are_kept(path: Path, monkeypatch: pytest.MonkeyPa
 async def test_transfers_are_bounded_in_bytes_too(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_store, "MAX_TRANSFER_BYTES", 4_000)
+    monkeypatch.setattr(journal_store, "MAX_TRANSFER_BYTES", 40_000)
     journal = Journal.open(path)
     for number in range(4):
         big = transfer(f"t{number}", state="done", started=float(number), ended=9.0)
         await journal.save_transfer(
-            Transfer(**{name: getattr(big, name) for name in big.__slots__} | {"error": "x" * 1500})
+            Transfer(
+                **{name: getattr(big, name) for name in big.__slots__} | {"error": "x" * 15000}
+            )
         )
     assert [entry.id for entry in await journal.transfers()] == ["t3", "t2"]
     await journal.close()
@@ -420,3 +422,73 @@ def test_file_systems_of_the_network_are_told_apart(
         line = f"36 35 {number} / /home rw - {kind} server:/home rw"
         monkeypatch.setattr(Path, "read_text", lambda *_, line=line, **__: line)
         assert journal_store.on_network_file_system(tmp_path) is expected
+
+
+# --- what one castray asks of another ---------------------------------------------------------
+
+
+async def test_an_order_is_taken_once_and_only_by_who_runs_the_transfer(path: Path) -> None:
+    asking, running, other = (Journal.open(path) for _ in range(3))
+    first = await asking.add_order("t1", "pause")
+    second = await asking.add_order("t2", "cancel")
+    assert await other.take_orders({"t3"}) == []
+    taken = await running.take_orders({"t1", "t3"})
+    assert [(order.id, order.transfer_id, order.kind) for order in taken] == [
+        (first, "t1", "pause")
+    ]
+    assert await other.take_orders({"t1"}) == []
+    assert not await asking.is_order_open(first)
+    assert await asking.is_order_open(second)
+    assert await asking.withdraw_order(second)
+    assert not await asking.withdraw_order(second)
+    assert await running.take_orders({"t1", "t2"}) == []
+    for journal in (asking, running, other):
+        await journal.close()
+
+
+async def test_transfers_are_found_by_cluster_and_time(path: Path) -> None:
+    journal = Journal.open(path)
+    await journal.save_transfer(transfer("sent", started=1.0))
+    web = TransferTarget("web", "head", '/data/"cluster": "db"')
+    whole = transfer("web", started=2.0)
+    fields = {name: getattr(whole, name) for name in whole.__slots__}
+    await journal.save_transfer(Transfer(**fields | {"targets": (web,)}))
+    back = Transfer(**fields | {"id": "back", "source": "db/head:/x", "started": 3.0})
+    await journal.save_transfer(back)
+
+    async def names(**only: object) -> list[str]:
+        found = await journal.transfers(**only)  # type: ignore[arg-type]
+        return [each.id for each in found]
+
+    assert await names(cluster="web") == ["web"]
+    assert await names(cluster="db") == ["back"]
+    assert await names(cluster="ml") == ["back", "sent"]
+    assert await names(cluster="m") == []
+    assert await names(since=2.0) == ["back", "web"]
+    assert await names(since=2.0, cluster="ml", state="running") == ["back"]
+    await journal.close()
+
+
+async def test_a_transfer_of_the_first_format_is_read(path: Path) -> None:
+    path.parent.mkdir()
+    body = (
+        '{"id": "old", "kind": "unicast", "state": "done", "source": "local:/x", "targets":'
+        ' [{"cluster": "ml", "node": "head", "path": "/x", "verdict": "verified", "reason": null,'
+        ' "digest": null, "bytes": 3, "seconds": 1.5, "attempts": 1, "node_id": null,'
+        ' "via": ["local", "ml/head"]}], "bytes_total": 3, "bytes_done": 3, "started": 1.0,'
+        ' "ended": 2.0, "digest": null, "error": null, "route": [], "overwrite": "if-different",'
+        ' "rate_limit_bytes_per_second": null}'
+    )
+    first = sqlite3.connect(path)
+    for statement in journal_store.MIGRATIONS[0]:
+        first.execute(statement)
+    first.execute("PRAGMA user_version=1")
+    first.execute("INSERT INTO transfers VALUES ('old', 'done', 1.0, 2.0, 9, ?)", (body,))
+    first.commit()
+    first.close()
+    journal = Journal.open(path)
+    (old,) = await journal.transfers()
+    assert (old.bytes_wanted, old.legs, old.request) == (3, (), None)
+    assert old.targets[0].bytes_per_second == 2.0
+    assert await journal.add_order("old", "cancel") == 1
+    await journal.close()

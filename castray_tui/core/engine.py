@@ -476,7 +476,7 @@ class Engine:
             save.add_done_callback(self._saves.discard)
 
     def _is_a_step_further(self, transfer: Transfer) -> bool:
-        total = (transfer.bytes_total or 0) * len(transfer.targets)
+        total = transfer.bytes_wanted
         step = _PROGRESS_STEPS * transfer.bytes_done // total if total else 0
         further = step > self._told_progress.get(transfer.id, 0)
         self._told_progress[transfer.id] = max(step, self._told_progress.get(transfer.id, 0))

@@ -53,5 +53,5 @@ def transfer_event(kind: EventType, transfer: Transfer) -> EventDraft:
 
 
 def _percent(transfer: Transfer) -> str:
-    total = (transfer.bytes_total or 0) * len(transfer.targets)
+    total = transfer.bytes_wanted
     return f"{100 * transfer.bytes_done // total} %" if total else "under way"

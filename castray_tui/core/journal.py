@@ -7,13 +7,13 @@ in ``problem``. Several castrays may write the same file at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from castray_tui.core.errors import NotFoundError
-from castray_tui.core.models import Event, EventDraft, Transfer
+from castray_tui.core.models import Event, EventDraft, OrderKind, Transfer, TransferOrder
 
 if TYPE_CHECKING:
     from castray_tui.core.journal_store import JournalStore
@@ -72,14 +72,28 @@ class Journal:
         """Writes a transfer in place of what was written of it before."""
         await self._run(lambda store: store.save_transfer(transfer))
 
-    async def transfers(self, limit: int = 200, state: str | None = None) -> list[Transfer]:
-        """Transfers, newest first, of one state or of all."""
+    async def transfers(
+        self,
+        limit: int = 200,
+        state: str | None = None,
+        *,
+        cluster: str | None = None,
+        since: float | None = None,
+    ) -> list[Transfer]:
+        """Transfers, newest first, of one state or of all.
+
+        Args:
+            limit: The most that are returned.
+            state: Only those in this state.
+            cluster: Only those with a source or a target on this cluster.
+            since: Only those that started at this time, in seconds since the epoch, or later.
+        """
 
         def read(store: JournalStore) -> list[Transfer]:
-            found = {transfer.id: transfer for transfer in store.transfers(limit, state)}
-            for transfer in self._of_past(lambda past: past.transfers(limit, state)):
-                if transfer.id not in found and not store.transfers_named(transfer.id, 1):
-                    found[transfer.id] = transfer
+            found = {each.id: each for each in store.transfers(limit, state, cluster, since)}
+            for each in self._of_past(lambda past: past.transfers(limit, state, cluster, since)):
+                if each.id not in found and not store.transfers_named(each.id, 1):
+                    found[each.id] = each
             return list(found.values())[:limit]
 
         return await self._run(read)
@@ -115,6 +129,22 @@ class Journal:
             f'No transfer "{id_or_prefix}" is known',
             remedy="`castray transfers` lists those that are",
         )
+
+    async def add_order(self, transfer_id: str, kind: OrderKind) -> int:
+        """Leaves an order for the castray that runs a transfer; its number."""
+        return await self._run(lambda store: store.add_order(transfer_id, kind))
+
+    async def take_orders(self, transfer_ids: Collection[str]) -> list[TransferOrder]:
+        """The orders that others left for these transfers, oldest first; each is given once."""
+        return await self._run(lambda store: store.take_orders(transfer_ids))
+
+    async def is_order_open(self, number: int) -> bool:
+        """Whether nobody has taken an order yet."""
+        return await self._run(lambda store: store.is_order_open(number))
+
+    async def withdraw_order(self, number: int) -> bool:
+        """Takes an order back; whether nobody had taken it."""
+        return await self._run(lambda store: store.withdraw_order(number))
 
     async def close(self) -> None:
         """Writes what is under way and closes the file. What is asked afterwards fails."""

@@ -11,12 +11,12 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import msgspec
 
-from castray_tui.core.models import Event, EventDraft, Transfer
+from castray_tui.core.models import Event, EventDraft, OrderKind, Transfer, TransferOrder
 
 MAX_EVENTS = 100_000
 MAX_TRANSFERS = 10_000
@@ -36,6 +36,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             size INTEGER NOT NULL, body TEXT NOT NULL)""",
         "CREATE INDEX transfers_by_start ON transfers (started)",
         "CREATE INDEX transfers_by_state ON transfers (state, started)",
+    ),
+    (
+        """CREATE TABLE orders (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            transfer_id TEXT NOT NULL, kind TEXT NOT NULL, time REAL NOT NULL)""",
     ),
 )
 """The statements that lead from each schema version to the next; only ever added to. The version,
@@ -193,12 +198,32 @@ class JournalStore:
         if transfer.ended is not None:
             self._prune_transfers()
 
-    def transfers(self, limit: int, state: str | None) -> list[Transfer]:
-        """The newest transfers, newest first, of one state or of all."""
-        where, values = ("", ()) if state is None else (" WHERE state = ?", (state,))
+    def transfers(
+        self,
+        limit: int,
+        state: str | None,
+        cluster: str | None = None,
+        since: float | None = None,
+    ) -> list[Transfer]:
+        """The newest transfers, newest first, of one state or of all.
+
+        Args:
+            cluster: Only those with a source or a target on this cluster.
+            since: Only those that started at this time or later.
+        """
         rows = self._connection.execute(
-            f"SELECT body FROM transfers{where} ORDER BY started DESC, rowid DESC LIMIT ?",  # noqa: S608  both forms stand above
-            (*values, max(limit, 0)),
+            "SELECT body FROM transfers WHERE (?1 IS NULL OR state = ?1)"
+            " AND (?2 IS NULL OR started >= ?2)"
+            # As json.dumps writes it; in a file's name the quotes would be escaped.
+            " AND (?3 IS NULL OR instr(body, ?3) OR instr(body, ?4))"
+            " ORDER BY started DESC, rowid DESC LIMIT ?5",
+            (
+                state,
+                since,
+                None if cluster is None else f'"cluster": {json.dumps(cluster)}',
+                None if cluster is None else f'"source": {json.dumps(cluster)[:-1]}/',
+                max(limit, 0),
+            ),
         )
         return [transfer for (body,) in rows if (transfer := _transfer(body)) is not None]
 
@@ -210,6 +235,38 @@ class JournalStore:
             (len(prefix), prefix, limit),
         )
         return [transfer for (body,) in rows if (transfer := _transfer(body)) is not None]
+
+    # --- orders of one castray to another -----------------------------------------------------
+
+    def add_order(self, transfer_id: str, kind: OrderKind) -> int:
+        """Leaves an order for the castray that runs a transfer; its number."""
+        cursor = self._connection.execute(
+            "INSERT INTO orders (transfer_id, kind, time) VALUES (?, ?, ?)",
+            (transfer_id, kind, time.time()),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def take_orders(self, transfer_ids: Collection[str]) -> list[TransferOrder]:
+        """The orders for these transfers, oldest first; they are taken off the table."""
+        rows = self._connection.execute("SELECT id, transfer_id, kind FROM orders").fetchall()
+        if not rows:  # The usual case: nothing is locked or written for it.
+            return []
+        taken = []
+        for number, transfer_id, kind in sorted(rows):
+            if transfer_id in transfer_ids and self.withdraw_order(number):
+                taken.append(TransferOrder(number, transfer_id, kind))
+        return taken
+
+    def is_order_open(self, number: int) -> bool:
+        """Whether nobody has taken an order yet."""
+        found = self._connection.execute("SELECT 1 FROM orders WHERE id = ?", (number,))
+        return found.fetchone() is not None
+
+    def withdraw_order(self, number: int) -> bool:
+        """Takes an order off the table; whether it was there."""
+        cursor = self._connection.execute("DELETE FROM orders WHERE id = ?", (number,))
+        return cursor.rowcount > 0
 
     # --- upkeep -------------------------------------------------------------------------------
 

@@ -39,6 +39,13 @@ TransferState = Literal["planning", "running", "paused", "done", "partial", "fai
 Verdict = Literal["verified", "identical", "failed", "cancelled"]
 Overwrite = Literal["never", "if-different", "always"]
 
+LinkPolicy = Literal["keep", "follow", "refuse"]
+"""What becomes of symbolic links inside a folder: sent as links, sent as what they lead to, or
+the transfer refused."""
+
+OrderKind = Literal["cancel", "pause", "unpause"]
+"""What one castray may ask of another that runs a transfer."""
+
 EventType = Literal[
     "cluster_discovered",
     "cluster_connected",
@@ -290,10 +297,20 @@ class TransferTarget:
     """One node and path of a transfer, with a verdict of its own.
 
     Attributes:
-        bytes: Content bytes sent to it so far; 0 where nothing had to be sent.
+        path: As its agent worked it out, once it was asked; for eyes.
+        bytes: Content bytes that it has so far; 0 where nothing had to be sent.
         seconds: From the first byte to the verdict.
-        reason: Why the verdict is what it is, for failed and cancelled.
+        reason: Why the verdict is what it is, for failed and cancelled; while there is no verdict,
+            what is waited for.
+        attempts: How often sending to it was begun.
         via: The names of the nodes that its bytes pass, source first, itself last.
+        leg: Which of ``Transfer.legs`` sends to it.
+        source: Its own source address, where the transfer has several source nodes.
+        asked_path: The path as it was asked for: a folder to put the source into ends in ``/``.
+        address: The node's, by which it is known again when it comes back as a new node.
+        bytes_total: Size of what it is to have; None until that is known.
+        sent_bytes: What went over the network to it, what was sent twice included.
+        started, ended: When the first attempt began; when it got its verdict.
     """
 
     cluster: str
@@ -307,18 +324,84 @@ class TransferTarget:
     attempts: int = 0
     node_id: str | None = None
     via: tuple[str, ...] = ()
+    leg: int = 0
+    source: str | None = None
+    asked_path: str | None = None
+    address: str | None = None
+    bytes_total: int | None = None
+    sent_bytes: int | None = None
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """How fast its content came; None where nothing was sent."""
+        return self.bytes / self.seconds if self.bytes and self.seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """What somebody asks to be sent where; addresses as in ``castray cp``.
+
+    Attributes:
+        include, exclude: Patterns over the paths inside the source folders; what is excluded
+            stays behind unless it is included.
+        link_rate_limit_bytes_per_second: For each stream from one agent to another.
+        patience_seconds: How long a target that was lost is waited for; None for what the
+            settings say.
+        streams: How many streams one agent sends at once at most; None for the settings' number.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    overwrite: Overwrite = "if-different"
+    rate_limit_bytes_per_second: int | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    links: LinkPolicy = "keep"
+    link_rate_limit_bytes_per_second: int | None = None
+    patience_seconds: float | None = None
+    streams: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLeg:
+    """One source node of a transfer, and what goes out from it.
+
+    Attributes:
+        paths: Real paths on that node, as they were asked for.
+        bytes_total: Size of the content; None until the node was asked.
+        files: Number of files; None until the node was asked.
+        digest: ``sha256:…`` of the content, when known.
+    """
+
+    cluster: str
+    node: str
+    paths: tuple[str, ...]
+    node_id: str | None = None
+    address: str | None = None
+    bytes_total: int | None = None
+    files: int | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One source on its way to one or more targets.
+    """One source, or several, on the way to one or more targets.
 
     Attributes:
-        source: As an address, ``CLUSTER/NODE:PATH`` or ``local:PATH``.
-        bytes_total: Size of the source; None until it was asked.
-        bytes_done: Sum of what all targets have, up to ``bytes_total`` times the targets.
-        digest: ``sha256:…`` of the source, when known.
+        source: As it was asked for: an address, ``CLUSTER/NODE:PATH`` or ``local:PATH``; several
+            with commas between them.
+        bytes_total: Size of all sources together; None until they were asked.
+        bytes_done: Sum of what all targets have, up to ``bytes_wanted``.
+        digest: ``sha256:…`` of the source, when known; None where there are several source nodes,
+            each of which has its own.
         route: One line per hop, ``A/head → B/10.0.0.2``.
+        request: What was asked for, paths of this machine absolute; None in the journals of
+            older castrays.
+        legs: The source nodes; empty in the journals of older castrays.
+        files: Number of files in all sources; None until they were asked.
+        user: Who asked for it, ``user@host``.
     """
 
     id: str
@@ -335,16 +418,29 @@ class Transfer:
     route: tuple[str, ...] = ()
     overwrite: Overwrite = "if-different"
     rate_limit_bytes_per_second: int | None = None
+    request: TransferRequest | None = None
+    legs: tuple[TransferLeg, ...] = ()
+    files: int | None = None
+    user: str | None = None
+
+    @property
+    def bytes_wanted(self) -> int | None:
+        """What all targets together will have when all is well; None until it is known."""
+        sizes = [
+            self.bytes_total if target.bytes_total is None and not self.legs else target.bytes_total
+            for target in self.targets
+        ]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
-class TransferRequest:
-    """What somebody asks to be sent where; addresses as in ``castray cp``."""
+class TransferOrder:
+    """What another castray asks of the one that runs a transfer."""
 
-    sources: tuple[str, ...]
-    targets: tuple[str, ...]
-    overwrite: Overwrite = "if-different"
-    rate_limit_bytes_per_second: int | None = None
+    id: int
+    transfer_id: str
+    kind: OrderKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +452,9 @@ class PlannedTarget:
         reason: Why it is refused or skipped.
         free_bytes: What is free on the target's disk.
         existing_bytes: Size of the file that is there now; None where there is none.
+        source: Its own source address, where there are several source nodes.
+        send_bytes: What would be sent to it; less than the source where it has part of that.
+        held_bytes: What its agent still holds of an earlier attempt at this transfer.
     """
 
     cluster: str
@@ -366,11 +465,21 @@ class PlannedTarget:
     free_bytes: int | None = None
     existing_bytes: int | None = None
     node_id: str | None = None
+    source: str | None = None
+    send_bytes: int | None = None
+    held_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TransferPlan:
-    """A transfer as it would be made, target by target."""
+    """A transfer as it would be made, target by target.
+
+    Attributes:
+        route: One line per hop, as in ``Transfer``.
+        predicted_seconds: From the rates that were measured between the nodes; None where they
+            could not be.
+        files: Number of files in all sources.
+    """
 
     source: str
     kind: TransferKind
@@ -379,6 +488,7 @@ class TransferPlan:
     targets: tuple[PlannedTarget, ...]
     route: tuple[str, ...] = ()
     predicted_seconds: float | None = None
+    files: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ from castray_tui.core.models import (
     NodeHardware,
     PlannedTarget,
     Transfer,
+    TransferLeg,
     TransferPlan,
+    TransferRequest,
     TransferTarget,
 )
 
@@ -245,6 +247,39 @@ def _target_json(target: TransferTarget) -> JsonObject:
         "attempts": target.attempts,
         "node_id": target.node_id,
         "via": list(target.via),
+        "source": target.source,
+        "bytes_total": target.bytes_total,
+        "sent_bytes": target.sent_bytes,
+        "bytes_per_second": _number(target.bytes_per_second),
+        "started": iso_time(target.started),
+        "ended": iso_time(target.ended),
+    }
+
+
+def _leg_json(leg: TransferLeg) -> JsonObject:
+    return {
+        "cluster": leg.cluster,
+        "node": leg.node,
+        "node_id": leg.node_id,
+        "paths": list(leg.paths),
+        "bytes_total": leg.bytes_total,
+        "files": leg.files,
+        "digest": leg.digest,
+    }
+
+
+def _request_json(request: TransferRequest) -> JsonObject:
+    return {
+        "sources": list(request.sources),
+        "targets": list(request.targets),
+        "overwrite": request.overwrite,
+        "include": list(request.include),
+        "exclude": list(request.exclude),
+        "links": request.links,
+        "rate_limit": request.rate_limit_bytes_per_second,
+        "link_rate_limit": request.link_rate_limit_bytes_per_second,
+        "patience": _number(request.patience_seconds),
+        "streams": request.streams,
     }
 
 
@@ -265,6 +300,10 @@ def transfer_json(transfer: Transfer) -> JsonObject:
         "route": list(transfer.route),
         "overwrite": transfer.overwrite,
         "rate_limit": transfer.rate_limit_bytes_per_second,
+        "files": transfer.files,
+        "user": transfer.user,
+        "sources": [_leg_json(leg) for leg in transfer.legs],
+        "request": _request_json(transfer.request) if transfer.request is not None else None,
     }
 
 
@@ -278,6 +317,9 @@ def _planned_target_json(target: PlannedTarget) -> JsonObject:
         "free_bytes": target.free_bytes,
         "existing_bytes": target.existing_bytes,
         "node_id": target.node_id,
+        "source": target.source,
+        "send_bytes": target.send_bytes,
+        "held_bytes": target.held_bytes,
     }
 
 
@@ -292,6 +334,7 @@ def plan_json(plan: TransferPlan) -> JsonObject:
         "targets": [_planned_target_json(target) for target in plan.targets],
         "route": list(plan.route),
         "predicted_seconds": _number(plan.predicted_seconds),
+        "files": plan.files,
     }
 
 

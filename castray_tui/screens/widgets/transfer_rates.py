@@ -65,7 +65,7 @@ def content_seconds(transfer: Transfer) -> float | None:
 
 def whole_bytes(transfer: Transfer) -> int | None:
     """What all targets together are to get."""
-    return None if transfer.bytes_total is None else transfer.bytes_total * len(transfer.targets)
+    return transfer.bytes_wanted
 
 
 def progress_percent(transfer: Transfer) -> float | None:
