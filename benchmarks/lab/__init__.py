@@ -1,0 +1,1 @@
+"""What the scripts that measure transfers share: runs of castray, rivals, and figures."""
