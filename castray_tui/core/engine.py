@@ -24,6 +24,7 @@ from castray_tui.core.event_drafts import discovered_event, transfer_event
 from castray_tui.core.event_stream import EventStream
 from castray_tui.core.fleet import KEPT_TRANSFERS, FleetBoard, FleetParts, newest_first
 from castray_tui.core.journal import Journal
+from castray_tui.core.ledger import LedgerFilter
 from castray_tui.core.local_node import LocalNode
 from castray_tui.core.models import (
     LOCAL,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _JOURNAL_FILE = "journal.sqlite3"
 _ENDED = frozenset({"done", "partial", "failed", "cancelled"})
+_WHOLE_JOURNAL = 1_000_000
 _PROGRESS_STEPS = 10
 """A transfer tells of its progress as an event at most this often; snapshots show every step."""
 
@@ -180,6 +182,18 @@ class Engine:
             else:
                 kept.pop(transfer.id, None)
         return list(newest_first(kept.values())[:limit])
+
+    async def ledger(self, wanted: LedgerFilter, *, limit: int | None = None) -> list[Transfer]:
+        """Transfers from the journal that a filter lets pass, newest first; ``limit`` None: all."""
+        most = _WHOLE_JOURNAL if limit is None else limit
+        kept = await self._journal.transfers(
+            limit=most if wanted.is_for_the_journal else _WHOLE_JOURNAL,
+            state=wanted.state,
+            cluster=wanted.exact_cluster,
+            since=wanted.since,
+        )
+        newest = {each.id: each for each in kept} | self._parts.transfers
+        return wanted.select(newest_first(newest.values()), most)
 
     async def transfer(self, transfer_id: str) -> Transfer:
         """One transfer by its ID or a unique prefix of it; NotFoundError otherwise."""
