@@ -318,13 +318,19 @@ async def settled(
     targets: Sequence[RouteMember],
     source: RouteMember = SOURCE,
     bridges: Sequence[RouteMember] = (),
+    size: int = GIB,
 ) -> Route:
-    route = await settle(
-        lambda is_final: plan(
-            targets, source=source, reach=network.reach, bridges=bridges, is_final=is_final
-        ),
-        network.probe,
-    )
+    def plan_again(is_final: bool) -> Route:
+        return plan(
+            targets,
+            source=source,
+            reach=network.reach,
+            bridges=bridges,
+            is_final=is_final,
+            size=size,
+        )
+
+    route = await settle(plan_again, network.probe)
     check(route, targets)
     network.holds(route)
     return route
@@ -411,10 +417,12 @@ async def test_many_dead_ones_among_many_targets_cost_few_rounds() -> None:
     targets = [member(i, "ABC"[i % 3]) for i in range(600)]
     dead = {target.node_label for target in targets[::9]}
     network = Network({p for p in open_network([SOURCE, *targets]) if dead.isdisjoint(p)})
-    route = await settled(network, targets, bridges=[local(1000)])
+    route = await settled(network, targets, bridges=[local(1000)], size=1 << 20)
     assert {targets[u.index].node_label for u in route.unreached} == dead
     assert network.rounds <= 4
     assert len(network.asked) < 10 * len(targets)
+    assert route.width <= 12  # Four as planned, and more only where nobody else was tried.
+    assert route.depth <= 20
 
 
 def _everything_known(members: Sequence[RouteMember], can_dial: set[tuple[str, str]]) -> Reach:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from castray_tui.core.transfer.reach import Reach, RouteMember
@@ -65,6 +66,7 @@ class Parts:
         self._main: set[int] = set()
         self._main_of_host: dict[str, list[int]] = {}
         self._main_of_cluster: dict[str, list[int]] = {}
+        self._free_of_cluster: dict[str, deque[int]] = {}
         for position, member in enumerate(members):
             self._at_label.setdefault(member.node_label, []).append(position)
         self._take_apart()
@@ -72,10 +74,16 @@ class Parts:
     def join(self) -> None:
         """Joins to the source's part whatever can be joined: first by what is known, then by what
         may be, and over a bridge only where nothing else does."""
-        steps = [self._known_link, self._known_bridge]
-        if not self._is_final:
-            steps[1:1] = [self._possible_link]
-            steps += [self._possible_bridge]
+        steps: list[Callable[[list[int]], _Found | None]] = [
+            self._known_free_link,
+            self._possible_free_link,
+            self._known_link,
+            self._possible_link,
+            self._known_bridge,
+            self._possible_bridge,
+        ]
+        if self._is_final:
+            steps = [self._known_link, self._known_bridge]
         # After each success from the beginning: who was joined may feed what had no way before.
         while self._pending and any(self._join_all(step) for step in steps):
             pass
@@ -142,6 +150,7 @@ class Parts:
             if self._feeds(position):
                 self._main_of_host.setdefault(member.host, []).append(position)
                 self._main_of_cluster.setdefault(member.cluster, []).append(position)
+                self._free_of_cluster.setdefault(member.cluster, deque()).append(position)
 
     def _feeds(self, position: int) -> bool:
         """Castray's machine feeds others only as the source."""
@@ -167,6 +176,13 @@ class Parts:
         self._pending = left
         return joined
 
+    def _known_free_link(self, part: list[int]) -> _Found | None:
+        found = self._known_link(part)
+        return None if found is None or self._is_busy(found[0]) else found
+
+    def _possible_free_link(self, part: list[int]) -> _Found | None:
+        return self._possible_link(part, free_only=True)
+
     def _known_link(self, part: list[int]) -> _Found | None:
         found = [
             (self._cost(giver, taker), giver, taker)
@@ -178,9 +194,9 @@ class Parts:
         _, giver, taker = min(found)
         return giver, taker, None
 
-    def _possible_link(self, part: list[int]) -> _Found | None:
+    def _possible_link(self, part: list[int], *, free_only: bool = False) -> _Found | None:
         for giver, taker in self._pairs(part):
-            if self._is_possible(giver, taker):
+            if self._is_possible(giver, taker) and not (free_only and self._is_busy(giver)):
                 return giver, taker, None
         return None
 
@@ -226,21 +242,29 @@ class Parts:
 
     def _cost(self, giver: int, taker: int) -> tuple[bool, bool, bool, int]:
         one, other = self._members[giver], self._members[taker]
-        return one.host != other.host, one.cluster != other.cluster, self._is_busy(giver), giver
+        return self._is_busy(giver), one.host != other.host, one.cluster != other.cluster, giver
 
     def _is_busy(self, position: int) -> bool:
         fed_by_others = 0 if position == 0 else 1
         return len(self._next_to[position]) - fed_by_others >= self._width
+
+    def _free_in(self, cluster: str) -> list[int]:
+        """The first members of a cluster that may feed another one."""
+        free = self._free_of_cluster.get(cluster, deque())
+        while free and self._is_busy(free[0]):
+            free.popleft()
+        return list(islice(free, _NEAR))
 
     def _pairs(self, part: list[int]) -> Iterator[tuple[int, int]]:
         """Who might feed whom of a part, the likeliest first, both sides varied in turn: what is
         in the way of one is often in the way of its neighbours."""
         root = part[0]
         member = self._members[root]
-        near = self._main_of_host.get(member.host, [])[:_NEAR]
-        near += self._main_of_cluster.get(member.cluster, [])[:_NEAR]
-        others = [at for _, at in zip(range(_NEAR), self._main_of_host.values(), strict=False)]
-        givers = list(dict.fromkeys([*near, 0, *(at[0] for at in others)]))
+        at_host = self._main_of_host.get(member.host, [])
+        in_cluster = self._main_of_cluster.get(member.cluster, [])
+        others = [at[0] for at in islice(self._main_of_host.values(), _NEAR)]
+        free = self._free_in(member.cluster)
+        givers = list(dict.fromkeys([*at_host[:_NEAR], *free, *in_cluster[:_NEAR], 0, *others]))
         givers.sort(key=self._is_busy)
         planned = self._feeders[root]
         if planned in self._main:
