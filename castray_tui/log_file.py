@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from castray_tui.core.config import Settings
 from castray_tui.core.state_folder import state_dir
@@ -13,6 +14,11 @@ from castray_tui.core.state_folder import state_dir
 FILE_NAME = "castray.log"
 _LOGGERS = ("castray_tui", "asyncio")  # asyncio tells of tasks whose failure nobody took
 _MOST_BYTES = 1024 * 1024
+
+
+def log_path(settings: Settings) -> Path:
+    """Where the file is, or would be."""
+    return state_dir(settings) / FILE_NAME
 
 
 @contextlib.contextmanager
@@ -26,7 +32,7 @@ def logging_to_file(settings: Settings) -> Iterator[None]:
     handler: logging.Handler
     try:
         handler = RotatingFileHandler(
-            state_dir(settings) / FILE_NAME,
+            log_path(settings),
             maxBytes=_MOST_BYTES,
             backupCount=1,
             encoding="utf-8",

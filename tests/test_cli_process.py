@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +20,8 @@ import pytest
 from castray_process import NOTHING_EXTERNAL, castray, command, environment
 
 import castray_tui
+from castray_tui.core.journal import Journal
+from castray_tui.core.models import Transfer, TransferLeg, TransferTarget
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,21 @@ def test_version_and_help() -> None:
     assert "4 nothing reachable" in top.out
 
 
-@pytest.mark.parametrize("command_name", ["discover", "status", "nodes", "cp", "transfers", "demo"])
+@pytest.mark.parametrize(
+    "command_name",
+    [
+        "discover",
+        "status",
+        "nodes",
+        "cp",
+        "transfers",
+        "resume",
+        "retry",
+        "pause",
+        "cancel",
+        "demo",
+    ],
+)
 def test_every_command_has_help(command_name: str) -> None:
     ran = castray(command_name, "--help")
     assert ran.code == 0
@@ -62,6 +79,15 @@ def test_every_command_has_help(command_name: str) -> None:
         (["cp", "a", "b/c:/d", "--overwrite", "if-diferent"], "Did you mean if-different?"),
         (["cp", "a", "b/c:/d", "--rate-limit", "fast"], "'fast' is no rate"),
         (["cp", "a", "ml/head:relative"], "absolute"),
+        (["cp", "a", "ml/head:relative", "--detach"], "absolute"),
+        (["cp", "a", "b/c:/d", "--links", "folow"], "Did you mean follow?"),
+        (["cp", "a", "b/c:/d", "--streams", "0"], "'0' is no whole number above 0"),
+        (["cp", "a", "b/c:/d", "--streams", "1000"], "transfer.streams is 1000"),
+        (["cp", "a", "b/c:/d", "--link-rate-limit", "1"], "transfer.link_rate_limit"),
+        (["transfers", "--since", "soon"], "'soon' is no time"),
+        (["transfers", "--state", "runing"], "Did you mean running?"),
+        (["transfers", "abc", "--cluster", "ml"], "--cluster cannot be combined"),
+        (["resume"], "required: ID"),
         (["completion", "bsh"], "Did you mean bash?"),
         (["discover", "--config", "missing.toml"], "missing.toml does not exist"),
         (["--connect", "x:1", "nodes"], "options of the screen"),
@@ -177,10 +203,12 @@ def test_doctor_says_what_stands_at_an_address(garbage_port: int, unused_port: i
     assert castray("doctor", f"127.0.0.1:{unused_port}").code == 4
 
 
-def test_an_unknown_cluster_of_cp_exits_4() -> None:
-    ran = castray("cp", "x", "nosuch/head:/tmp/", env={"CLUSTER_DISCOVERY_TIMEOUT": "2"})
+@pytest.mark.parametrize("how", [[], ["--detach"], ["--dry-run"]])
+def test_an_unknown_cluster_of_cp_exits_4(how: list[str]) -> None:
+    ran = castray("cp", "x", "nosuch/head:/tmp/", *how, env={"CLUSTER_DISCOVERY_TIMEOUT": "2"})
     assert ran.code == 4
     assert "No cluster named 'nosuch'" in ran.err
+    assert "Traceback" not in ran.err
 
 
 # --- without any cluster ----------------------------------------------------------------------
@@ -213,6 +241,101 @@ def test_external_clusters_switched_off() -> None:
 def test_transfers_of_an_empty_journal() -> None:
     assert castray("transfers", "--json").json == {"transfers": [], "count": 0}
     assert castray("transfers", "nosuch").code == 1
+
+
+@pytest.mark.parametrize("command_name", ["resume", "retry", "pause", "cancel"])
+def test_orders_to_a_transfer_that_nobody_knows(command_name: str) -> None:
+    ran = castray(command_name, "abcd", "--json")
+    assert ran.code == 1
+    assert ran.json["error"]["code"] == "not_found"
+    assert "`castray transfers`" in ran.err
+
+
+@pytest.fixture
+async def kept(own_home: Path) -> list[Transfer]:
+    """Transfers in the journal, newest first."""
+    made = [
+        Transfer(
+            id=letter * 32,
+            kind="unicast",
+            state=state,
+            source=f"local:/data/{name}",
+            targets=(TransferTarget("ml", "head", f"/x/{name}", verdict=verdict, attempts=1),),
+            started=time.time() - age,
+            ended=time.time() - age + 1,
+            legs=(TransferLeg("local", "local", (f"/data/{name}",)),),
+        )
+        for letter, state, name, verdict, age in (
+            ("a", "done", "new\nname.bin", "verified", 60.0),
+            ("b", "failed", "old.bin", "failed", 90_000.0),
+        )
+    ]
+    journal = Journal.open(own_home / "state" / "castray" / "journal.sqlite3")
+    for transfer in made:
+        await journal.save_transfer(transfer)
+    await journal.close()
+    return made
+
+
+def test_transfers_are_found_by_what_is_known_of_them(kept: list[Transfer]) -> None:
+    def found(*words: str) -> str:
+        listed = castray("transfers", *words, "--json").json
+        assert listed["count"] == len(listed["transfers"])
+        return "".join(each["id"][0] for each in listed["transfers"])
+
+    assert found() == "ab"
+    assert found("--state", "failed") == "b"
+    assert found("--since", "2h") == "a"
+    assert found("--since", "2d", "--limit", "1") == "a"
+    assert found("--cluster", "ml", "--source", "OLD") == "b"
+    assert found("--cluster", "web") == ""
+    assert found("--node", "he*") == "ab"
+
+
+def test_one_transfer_shows_everything_of_it(kept: list[Transfer]) -> None:
+    shown = castray("transfers", "aaa")
+    assert shown.code == 0
+    assert "local:/data/new name.bin" in shown.out
+    assert "verified" in shown.out
+    assert castray("transfers", "aaa", "--json").json["id"] == "a" * 32
+
+
+def test_transfers_are_exported_as_json(kept: list[Transfer], tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    written = castray("transfers", "--export", str(file))
+    assert (written.code, written.out) == (0, "")
+    assert json.loads(file.read_text()) == castray("transfers", "--json").json
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out.json"]
+    one = castray("transfers", "bbb", "--export", "-")
+    assert one.json["targets"][0]["verdict"] == "failed"
+    refused = castray("transfers", "--export", str(tmp_path / "nosuch" / "out.json"))
+    assert refused.code == 1
+    assert "cannot be written" in refused.err
+
+
+@pytest.mark.parametrize("command_name", ["cancel", "pause"])
+def test_what_has_ended_is_left_alone(kept: list[Transfer], command_name: str) -> None:
+    ran = castray(command_name, "aaa", "--json")
+    assert ran.code == 0
+    assert "has ended already" in ran.err
+    assert ran.json["state"] == "done"
+
+
+@pytest.mark.parametrize("command_name", ["resume", "retry"])
+def test_what_is_done_needs_no_more(kept: list[Transfer], command_name: str) -> None:
+    ran = castray(command_name, "aaa")
+    assert ran.code == 0
+    assert "Nothing is left to send" in ran.err
+
+
+@pytest.mark.parametrize("command_name", ["resume", "retry"])
+def test_what_an_older_castray_left_cannot_be_gone_on_with(
+    kept: list[Transfer], command_name: str
+) -> None:
+    ran = castray(command_name, "bbb")
+    assert ran.code != 0
+    assert "older castray" in ran.err
+    assert "castray cp" in ran.err
 
 
 def test_config_tells_values_and_origins(tmp_path: Path) -> None:

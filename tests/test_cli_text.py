@@ -7,6 +7,7 @@ import asyncio
 import math
 import os
 import signal
+import time
 
 import pytest
 
@@ -20,7 +21,8 @@ from castray_tui.cli.output import (
     seconds_text,
 )
 from castray_tui.cli.running import run_until_done
-from castray_tui.cli.transfer_text import ProgressLine, plan_exit_code, summary
+from castray_tui.cli.times import past_time
+from castray_tui.cli.transfer_text import plan_exit_code, plan_summary, summary, target_row
 from castray_tui.core.models import PlannedTarget, Transfer, TransferPlan, TransferTarget
 
 
@@ -99,9 +101,33 @@ def test_values_of_options() -> None:
         (bytes_per_second, "10XB"),
         (positive_seconds, "nan"),
         (positive_seconds, "0"),
+        (past_time, "yesterday"),
+        (past_time, "2 fortnights"),
+        (past_time, "99999-01-01"),
     ]:
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2h", 7200), ("1.5d", 129_600)])
+def test_a_time_ago(text: str, seconds: float) -> None:
+    assert past_time(text) == pytest.approx(time.time() - seconds, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02T00:00Z", 86_400),
+        ("1970-01-02T00:00:00.5+00:00", 86_400.5),
+        ("1970-01-02T02:00+02:00", 86_400),
+    ],
+)
+def test_a_time_with_a_zone(text: str, seconds: float) -> None:
+    assert past_time(text) == seconds
+
+
+def test_a_time_without_a_zone_is_of_this_machine() -> None:
+    assert past_time("2026-01-31") == time.mktime((2026, 1, 31, 0, 0, 0, 0, 0, -1))
 
 
 def transfer(**fields: object) -> Transfer:
@@ -115,21 +141,6 @@ def transfer(**fields: object) -> Transfer:
         "bytes_total": 1000,
     }
     return Transfer(**{**defaults, **fields})  # type: ignore[arg-type]
-
-
-def test_progress_takes_the_rate_from_the_first_byte_on() -> None:
-    line = ProgressLine()
-    line.text(transfer(bytes_done=0), 0.0, 200)
-    line.text(transfer(bytes_done=0), 9.0, 200)
-    text = line.text(transfer(bytes_done=500), 10.0, 200)
-    assert " 25 %" in text
-    assert "500 B/s" in text
-    assert "3.0 s left" in text
-
-
-def test_progress_fits_its_width() -> None:
-    text = ProgressLine().text(transfer(bytes_done=500), 1.0, 20)
-    assert cell_width(text) <= 20
 
 
 def test_a_transfer_in_a_sentence() -> None:
@@ -156,6 +167,44 @@ def test_exit_code_of_a_plan(actions: list[str], code: int) -> None:
     )
     plan = TransferPlan("local:/a", "multicast", None, None, targets)
     assert plan_exit_code(plan) == code
+
+
+def test_a_plan_in_a_sentence() -> None:
+    targets = (
+        PlannedTarget("ml", "a", "/a", "send"),
+        PlannedTarget("ml", "b", "/a", "skip"),
+        PlannedTarget("ml", "c", "/a", "refuse"),
+    )
+    plan = TransferPlan(
+        "local:/a", "multicast", 2_000_000, None, targets, predicted_seconds=4.0, files=1200
+    )
+    assert plan_summary(plan) == (
+        "3 targets, 1 to send, 1 identical, 1 refused, 2.0 MB in 1,200 files, about 4.0 s"
+    )
+
+
+def test_a_target_shows_tries_digest_and_its_own_source() -> None:
+    target = TransferTarget(
+        "local",
+        "local",
+        "/out/ml-a/x",
+        verdict="verified",
+        digest="sha256:" + "ab" * 32,
+        bytes=2_000_000,
+        seconds=2.0,
+        attempts=2,
+        source="ml/a:/x",
+    )
+    assert target_row(target) == [
+        "verified",
+        "ml/a:/x → local:/out/ml-a/x",
+        "2.0 MB",
+        "2.0 s",
+        "1.0 MB/s",
+        "2",
+        "sha256:abababababab",
+        "",
+    ]
 
 
 def test_a_signal_lets_a_command_clean_up() -> None:

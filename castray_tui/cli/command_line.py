@@ -35,8 +35,12 @@ COMMANDS: dict[str, Command] = {
     "discover": Command("the Ray clusters that can be found from here"),
     "status": Command("clusters and totals"),
     "nodes": Command("the nodes of the fleet"),
-    "cp": Command("send a file to nodes, or get one from a node"),
+    "cp": Command("send files and folders to nodes, or get them from nodes"),
     "transfers": Command("transfers of now and before"),
+    "resume": Command("go on with a transfer that was paused or interrupted"),
+    "retry": Command("send again to the targets of a transfer that failed"),
+    "pause": Command("hold a transfer until it is resumed"),
+    "cancel": Command("end a transfer"),
     "doctor": Command("why a cluster is not found or does not connect"),
     "demo": Command("two small Ray clusters to try castray on", has_json=False),
     "config": Command("every setting and where it came from"),
@@ -66,15 +70,25 @@ def run(argv: list[str], *, open_screen: OpenScreen) -> int:
     except BrokenPipeError:
         _silence_standard_output()
         return _BROKEN_PIPE
-    except CastrayError as error:
-        if debug:
-            _print_traceback()
-        return _report(error, as_json="--json" in argv)
     except Exception as error:  # the border to the user: nobody is helped by a traceback
-        if debug:
-            _print_traceback()
-        return _report(_own_fault(error), as_json="--json" in argv)
+        return report_failure(error, as_json="--json" in argv, debug=debug)
     return code
+
+
+def report_failure(error: Exception, *, as_json: bool, debug: bool) -> int:
+    """Tells the user that a command failed, and how; to be called where it is handled.
+
+    Args:
+        error: What a command raised.
+        as_json: Whether to tell it on standard output too, as JSON.
+        debug: Whether to print the traceback.
+
+    Returns:
+        The exit code.
+    """
+    if debug:
+        _print_traceback()
+    return _report(error if isinstance(error, CastrayError) else _own_fault(error), as_json=as_json)
 
 
 def build_parser(words: list[str] | None = None) -> Parser:

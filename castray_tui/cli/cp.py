@@ -1,42 +1,30 @@
-"""``castray cp``: sends a file to nodes, gets one from a node, or moves one between nodes."""
+"""``castray cp``: sends files and folders to nodes, gets them, or moves them between nodes."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import fnmatch
-import shutil
-import sys
-import time
 from collections.abc import Sequence
 from typing import get_args
 
-from castray_tui.cli import failures as told
-from castray_tui.cli.arguments import bytes_per_second, nearest
-from castray_tui.cli.fleet_session import Failure, connect_to, engine_of, first_answers
-from castray_tui.cli.output import print_json, print_line, print_message, print_table
+from castray_tui.cli.arguments import bytes_per_second, positive_count
+from castray_tui.cli.fleet_session import engine_of
+from castray_tui.cli.following import follow_or_cancel, print_route, print_transfer
+from castray_tui.cli.output import print_json, print_line, print_table
 from castray_tui.cli.running import run_until_done
 from castray_tui.cli.settings import settings_for
+from castray_tui.cli.transfer_clusters import connect_named
 from castray_tui.cli.transfer_text import (
-    ENDED,
     EXIT_CODES,
     PLAN_COLUMNS,
-    TARGET_COLUMNS,
-    ProgressLine,
     plan_exit_code,
     plan_rows,
-    summary,
-    target_row,
+    plan_summary,
 )
 from castray_tui.core.config_loading import LoadedSettings
-from castray_tui.core.engine import Engine
-from castray_tui.core.errors import CastrayError, UnreachableError, UsageError
-from castray_tui.core.models import Overwrite, Transfer, TransferPlan, TransferRequest
+from castray_tui.core.errors import UsageError
+from castray_tui.core.models import LinkPolicy, Overwrite, TransferPlan, TransferRequest
 from castray_tui.core.transfer.addresses import parse_address
-from castray_tui.core.wire_format import plan_json, transfer_json
-
-_PROGRESS_INTERVAL_SECONDS = 0.2
-_CANCEL_PATIENCE_SECONDS = 15.0
+from castray_tui.core.wire_format import plan_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE... TARGET",
         nargs="+",
         help="a path here, or CLUSTER/NODE:PATH; the last one is the target. Wildcards name "
-        "several targets ('ml/*:/data/'); a path that ends in / is a folder to put the file into",
+        "several nodes ('ml/*:/data/'); a path that ends in / is a folder to put the source into",
     )
     parser.add_argument(
         "--to", metavar="TARGET", action="append", default=[], help="one more target (repeatable)"
@@ -61,24 +49,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="never, if-different or always (default: as configured, if-different)",
     )
     parser.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="leave this out of folders, such as '*.log' or '.git/' (repeatable)",
+    )
+    parser.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="send this even where --exclude leaves it out (repeatable)",
+    )
+    parser.add_argument(
+        "--links",
+        choices=get_args(LinkPolicy),
+        metavar="HOW",
+        default="keep",
+        help="symbolic links in folders: keep (default), follow or refuse",
+    )
+    parser.add_argument(
         "--rate-limit",
         metavar="RATE",
         type=bytes_per_second,
-        help="send at most this many bytes a second, such as 10MB",
+        help="send at most this many bytes a second in all, such as 10MB; 0 for no limit",
+    )
+    parser.add_argument(
+        "--link-rate-limit",
+        metavar="RATE",
+        type=bytes_per_second,
+        help="send at most this many bytes a second from one node to another; 0 for no limit",
+    )
+    parser.add_argument(
+        "--streams",
+        metavar="N",
+        type=positive_count,
+        help="nodes that one node may send to at the same time (default: as configured, 4)",
+    )
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="go on in the background once it is planned, also without this terminal",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the transfer; the exit code tells how it ended."""
-    loaded = settings_for(arguments, {"transfer.overwrite": arguments.overwrite})
+    loaded = settings_of(arguments)
+    request = request_of(arguments, loaded)
+    if arguments.detach and not arguments.dry_run:
+        # Only where it is asked for.
+        from castray_tui.cli.detaching import detach  # noqa: PLC0415
+        from castray_tui.log_file import log_path  # noqa: PLC0415
+
+        return detach(arguments, log_path(loaded.settings))
+    return run_until_done(_cp(arguments, loaded, request))
+
+
+def settings_of(arguments: argparse.Namespace) -> LoadedSettings:
+    """The settings with what the options of ``castray cp`` say."""
+    return settings_for(
+        arguments,
+        {
+            "transfer.overwrite": arguments.overwrite,
+            "transfer.rate_limit": _text(arguments.rate_limit),
+            "transfer.link_rate_limit": _text(arguments.link_rate_limit),
+            "transfer.streams": _text(arguments.streams),
+        },
+    )
+
+
+def _text(value: object | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def request_of(arguments: argparse.Namespace, loaded: LoadedSettings) -> TransferRequest:
+    """What is asked for.
+
+    Raises:
+        UsageError: There is no target.
+        AddressError: Something among the addresses is none.
+    """
     sources, targets = _sources_and_targets(arguments.addresses, arguments.to)
-    request = TransferRequest(
+    for address in (*sources, *targets):
+        parse_address(address)
+    return TransferRequest(
         sources=sources,
         targets=targets,
         overwrite=loaded.settings.transfer.overwrite,
         rate_limit_bytes_per_second=arguments.rate_limit,
+        include=tuple(arguments.include),
+        exclude=tuple(arguments.exclude),
+        links=arguments.links,
+        link_rate_limit_bytes_per_second=arguments.link_rate_limit,
+        streams=arguments.streams,
     )
-    return run_until_done(_cp(arguments, loaded, request))
 
 
 def _sources_and_targets(
@@ -98,129 +164,23 @@ def _sources_and_targets(
 async def _cp(
     arguments: argparse.Namespace, loaded: LoadedSettings, request: TransferRequest
 ) -> int:
-    ascii_only = loaded.settings.ui.ascii
+    ui = loaded.settings.ui
     async with engine_of(loaded.settings) as engine:
-        await _connect_named(engine, loaded, request)
+        await connect_named(engine, loaded, (*request.sources, *request.targets))
         if arguments.dry_run:
             plan = await engine.plan_transfer(request)
-            _print_plan(plan, arguments.json, ascii_only)
+            _print_plan(plan, arguments.json, ui.ascii)
             return plan_exit_code(plan)
         transfer = await engine.start_transfer(request)
-        try:
-            ended = await _until_ended(engine, transfer)
-        except asyncio.CancelledError:
-            print_message(f"castray: Interrupted; cancelling transfer {transfer.id}")
-            await _cancel(engine, transfer, arguments.json, ascii_only)
-            raise
-    _print_transfer(ended, arguments.json, ascii_only)
+        ended = await follow_or_cancel(engine, transfer.id, ui, as_json=arguments.json)
+    print_transfer(ended, as_json=arguments.json, ascii_only=ui.ascii)
     return EXIT_CODES[ended.state]
-
-
-async def _cancel(engine: Engine, transfer: Transfer, as_json: bool, ascii_only: bool) -> None:
-    """Cancels and prints how it ended; where no answer comes, closing the engine ends it anyway."""
-    try:
-        cancelled = await asyncio.wait_for(
-            engine.cancel_transfer(transfer.id), _CANCEL_PATIENCE_SECONDS
-        )
-    except asyncio.TimeoutError:
-        print_message(f"castray: No answer within {_CANCEL_PATIENCE_SECONDS:g} s")
-    except CastrayError as error:
-        print_message(f"castray: {error}")
-    else:
-        _print_transfer(cancelled, as_json, ascii_only)
-
-
-async def _connect_named(engine: Engine, loaded: LoadedSettings, request: TransferRequest) -> None:
-    """Connects to the clusters that the addresses name, and to no others.
-
-    Raises:
-        UnreachableError: No cluster is known by one of the names.
-        ConnectError: A cluster that is named without wildcards cannot be connected to.
-    """
-    addresses = [parse_address(text) for text in (*request.sources, *request.targets)]
-    patterns = dict.fromkeys(each.cluster_pattern for each in addresses if not each.is_local)
-    if not patterns:
-        return
-    report = await engine.discover() if loaded.settings.external_cluster.enabled else None
-    found = [cluster.name for cluster in report.clusters] if report is not None else []
-    known = sorted({*found, *(cluster.name for cluster in loaded.settings.clusters)})
-    chosen: dict[str, bool] = {}
-    for pattern in patterns:
-        names = (
-            [pattern]
-            if pattern in known
-            else [name for name in known if fnmatch.fnmatchcase(name, pattern)]
-        )
-        if not names:
-            raise UnreachableError(
-                f"No cluster named {pattern!r} is found",
-                remedy=nearest(pattern, known)
-                + (f"Found are: {', '.join(known)}" if known else "See `castray doctor`"),
-            )
-        for name in names:
-            chosen[name] = chosen.get(name, False) or name == pattern
-    failed = await connect_to(engine, loaded, list(chosen))
-    _refuse_if_needed(failed, chosen)
-    await first_answers(engine, loaded.settings)
-
-
-def _refuse_if_needed(failed: Sequence[Failure], chosen: dict[str, bool]) -> None:
-    """A cluster named outright must answer; of those that a wildcard found, some must."""
-    for failure in failed:
-        if chosen[failure.address]:
-            raise failure.error
-    told.raise_if_nothing_is_left(failed, list(chosen))
-    told.tell(failed)
-
-
-async def _until_ended(engine: Engine, transfer: Transfer) -> Transfer:
-    """Waits for the end, with a line of progress where standard error is a terminal."""
-    if not sys.stderr.isatty():
-        return await engine.wait_transfer(transfer.id)
-    waiting = asyncio.ensure_future(engine.wait_transfer(transfer.id))
-    showing = asyncio.ensure_future(_show_progress(engine, transfer.id))
-    try:
-        return await waiting
-    finally:
-        waiting.cancel()
-        showing.cancel()
-        await asyncio.gather(waiting, showing, return_exceptions=True)
-        _write_over("")
-
-
-async def _show_progress(engine: Engine, transfer_id: str) -> None:
-    line = ProgressLine()
-    while True:
-        current = next((each for each in engine.fleet.transfers if each.id == transfer_id), None)
-        if current is not None and current.state not in ENDED:
-            width = shutil.get_terminal_size().columns - 1
-            _write_over(line.text(current, time.monotonic(), width))
-        await asyncio.sleep(_PROGRESS_INTERVAL_SECONDS)
-
-
-def _write_over(text: str) -> None:
-    """Replaces the progress line; spaces rather than escape sequences clear what was there."""
-    width = shutil.get_terminal_size().columns - 1
-    sys.stderr.write(f"\r{' ' * width}\r{text}")
-    sys.stderr.flush()
-
-
-def _print_transfer(transfer: Transfer, as_json: bool, ascii_only: bool) -> None:
-    if as_json:
-        print_json(transfer_json(transfer))
-    else:
-        print_table(
-            TARGET_COLUMNS, [target_row(each) for each in transfer.targets], ascii_only=ascii_only
-        )
-        print_line(summary(transfer), ascii_only=ascii_only)
-    if transfer.error is not None:
-        print_message(f"castray: {transfer.error}", ascii_only=ascii_only)
 
 
 def _print_plan(plan: TransferPlan, as_json: bool, ascii_only: bool) -> None:
     if as_json:
         print_json(plan_json(plan))
         return
+    print_route(plan.route, None, ascii_only)
     print_table(PLAN_COLUMNS, plan_rows(plan), ascii_only=ascii_only)
-    for hop in plan.route:
-        print_line(f"route {hop}", ascii_only=ascii_only)
+    print_line(f"dry run: {plan_summary(plan)}", ascii_only=ascii_only)

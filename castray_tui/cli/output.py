@@ -13,7 +13,7 @@ from castray_tui.core.text_safety import safe_text
 from castray_tui.core.wire_format import JsonObject, JsonValue
 
 _ASCII_FOR = str.maketrans(
-    {"…": "...", "→": "->", "—": "-", "·": "-", "✓": "ok", "✗": "x", "≥": ">="}
+    {"…": "...", "→": "->", "—": "-", "·": "-", "✓": "ok", "✗": "x", "≥": ">=", "█": "#", "░": "."}
 )
 _COLUMN_GAP = "  "
 
@@ -43,13 +43,13 @@ def print_json(document: JsonObject, *, one_line: bool = False) -> None:
 
 def print_line(text: str = "", *, ascii_only: bool = False) -> None:
     """Prints one line of data for people on standard output."""
-    sys.stdout.write(_printable(text, sys.stdout.encoding, ascii_only) + "\n")
+    sys.stdout.write(printable(text, sys.stdout.encoding, ascii_only) + "\n")
 
 
 def print_message(text: str, *, ascii_only: bool = False) -> None:
     """Prints one message on standard error. Control characters in it are made harmless."""
     line = safe_text(text, limit=4_000, keep_newlines=True)
-    sys.stderr.write(_printable(line, sys.stderr.encoding, ascii_only) + "\n")
+    sys.stderr.write(printable(line, sys.stderr.encoding, ascii_only) + "\n")
     sys.stderr.flush()
 
 
@@ -65,7 +65,7 @@ def print_table(
     """
     encoding = sys.stdout.encoding
     table = [[column.title for column in columns]]
-    table += [[_printable(safe_text(cell), encoding, ascii_only) for cell in row] for row in rows]
+    table += [[printable(safe_text(cell), encoding, ascii_only) for cell in row] for row in rows]
     widths = [max(cell_width(row[index]) for row in table) for index in range(len(columns))]
     for row in table:
         cells = [
@@ -94,7 +94,8 @@ def _padded(text: str, width: int, right: bool) -> str:
     return space + text if right else text + space
 
 
-def _printable(text: str, encoding: str | None, ascii_only: bool) -> str:
+def printable(text: str, encoding: str | None, ascii_only: bool) -> str:
+    """The text as a stream of that encoding can show it."""
     if ascii_only:
         return text.translate(_ASCII_FOR).encode("ascii", "replace").decode()
     # What the terminal's encoding does not have becomes a question mark rather than an error.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 SIGNALS = tuple(
@@ -14,7 +14,7 @@ SIGNALS = tuple(
 _SIGNALS_UNTIL_FORCED = 3
 
 
-def run_until_done(command: Coroutine[Any, Any, int]) -> int:
+def run_until_done(command: Coroutine[Any, Any, int], *, ends_with_terminal: bool = True) -> int:
     """Runs the coroutine in an event loop of its own.
 
     The first SIGINT, SIGTERM or SIGHUP cancels it, so that its ``finally`` clauses clean up; while
@@ -22,14 +22,20 @@ def run_until_done(command: Coroutine[Any, Any, int]) -> int:
 
     Args:
         command: What to run; returns an exit code.
+        ends_with_terminal: Whether SIGHUP ends it too.
 
     Returns:
         Its exit code, or 128 and the number of the signal that ended it (130 for SIGINT).
     """
-    return asyncio.run(_until_done(command))
+    signals = tuple(
+        number
+        for number in SIGNALS
+        if ends_with_terminal or number != getattr(signal, "SIGHUP", None)
+    )
+    return asyncio.run(_until_done(command, signals))
 
 
-async def _until_done(command: Coroutine[Any, Any, int]) -> int:
+async def _until_done(command: Coroutine[Any, Any, int], signals: Sequence[int]) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(command)
     received: list[int] = []
@@ -39,10 +45,10 @@ async def _until_done(command: Coroutine[Any, Any, int]) -> int:
         if len(received) == 1:
             task.cancel()
         elif len(received) == _SIGNALS_UNTIL_FORCED - 1:
-            for each in SIGNALS:
+            for each in signals:
                 loop.remove_signal_handler(each)
 
-    for number in SIGNALS:
+    for number in signals:
         with contextlib.suppress(NotImplementedError):  # Windows has no handlers of loops
             loop.add_signal_handler(number, stop, number)
     try:
@@ -56,7 +62,7 @@ async def _until_done(command: Coroutine[Any, Any, int]) -> int:
             raise
         return 128 + received[0]
     finally:
-        for number in SIGNALS:
+        for number in signals:
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
     return 128 + received[0] if received else code

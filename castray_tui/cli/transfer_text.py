@@ -1,12 +1,17 @@
-"""Transfers and plans as people read them: tables, a progress line, and exit codes."""
+"""Transfers and plans as people read them: tables, sentences, and exit codes."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 
-from castray_tui.cli.output import Column, bytes_text, cell_width, seconds_text
-from castray_tui.core.models import Transfer, TransferPlan, TransferState, TransferTarget
+from castray_tui.cli.output import Column, bytes_text, seconds_text
+from castray_tui.core.models import (
+    PlannedTarget,
+    Transfer,
+    TransferPlan,
+    TransferState,
+    TransferTarget,
+)
 from castray_tui.core.transfer.addresses import format_address
 
 ENDED: frozenset[TransferState] = frozenset({"done", "partial", "failed", "cancelled"})
@@ -18,6 +23,8 @@ TARGET_COLUMNS = [
     Column("SENT", right=True),
     Column("TIME", right=True),
     Column("RATE", right=True),
+    Column("TRIES", right=True),
+    Column("DIGEST"),
     Column("REASON"),
 ]
 TRANSFER_COLUMNS = [
@@ -32,31 +39,37 @@ TRANSFER_COLUMNS = [
 PLAN_COLUMNS = [
     Column("ACTION"),
     Column("TARGET"),
+    Column("TO SEND", right=True),
     Column("FREE", right=True),
     Column("THERE NOW", right=True),
     Column("REASON"),
 ]
-_RATE_WINDOW_SECONDS = 3.0
+_DIGEST_CHARACTERS = len("sha256:") + 12
 
 
 def target_row(target: TransferTarget) -> list[str]:
     """One target of a transfer, for ``TARGET_COLUMNS``."""
-    rate = target.bytes / target.seconds if target.bytes and target.seconds else None
+    rate = target.bytes_per_second
     return [
         target.verdict or "under way",
-        format_address(target.cluster, target.node, target.path),
+        target_address(target),
         bytes_text(target.bytes),
         seconds_text(target.seconds),
         "-" if rate is None else f"{bytes_text(rate)}/s",
+        str(target.attempts),
+        "-" if target.digest is None else target.digest[:_DIGEST_CHARACTERS],
         target.reason or "",
     ]
 
 
+def target_address(target: TransferTarget | PlannedTarget) -> str:
+    """A target as it would be named; with its source before it where the transfer has several."""
+    address = format_address(target.cluster, target.node, target.path)
+    return address if target.source is None else f"{target.source} → {address}"
+
+
 def transfer_row(transfer: Transfer) -> list[str]:
     """One transfer, for ``TRANSFER_COLUMNS``."""
-    started = "-"
-    if transfer.started is not None:
-        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(transfer.started))
     return [
         transfer.id,
         transfer.state,
@@ -64,8 +77,33 @@ def transfer_row(transfer: Transfer) -> list[str]:
         str(len(transfer.targets)),
         str(good_count(transfer)),
         bytes_text(transfer.bytes_total),
-        started,
+        _local_time(transfer.started),
     ]
+
+
+def detail_lines(transfer: Transfer) -> list[str]:
+    """Who, what and when, for one transfer that is shown by itself."""
+    lines = [f"source   {transfer.source}"]
+    if len(transfer.legs) > 1:
+        lines += [
+            f"from     {leg.cluster}/{leg.node}  {content_text(leg.bytes_total, leg.files)}  "
+            f"{leg.digest or '-'}"
+            for leg in transfer.legs
+        ]
+    times = f"{_local_time(transfer.started)} to {_local_time(transfer.ended)}"
+    lines.append(f"time     {times}" + (f"  by {transfer.user}" if transfer.user else ""))
+    if transfer.request is not None:
+        options = [f"overwrite {transfer.request.overwrite}", f"links {transfer.request.links}"]
+        options += [f"exclude {pattern}" for pattern in transfer.request.exclude]
+        options += [f"include {pattern}" for pattern in transfer.request.include]
+        lines.append("options  " + ", ".join(options))
+    return lines
+
+
+def _local_time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def plan_rows(plan: TransferPlan) -> list[list[str]]:
@@ -73,7 +111,8 @@ def plan_rows(plan: TransferPlan) -> list[list[str]]:
     return [
         [
             target.action,
-            format_address(target.cluster, target.node, target.path),
+            target_address(target),
+            bytes_text(target.send_bytes),
             bytes_text(target.free_bytes),
             bytes_text(target.existing_bytes),
             target.reason or "",
@@ -90,6 +129,27 @@ def plan_exit_code(plan: TransferPlan) -> int:
     return 1 if refused == len(plan.targets) else 3
 
 
+def plan_summary(plan: TransferPlan) -> str:
+    """What a plan adds up to, in a sentence."""
+    count = len(plan.targets)
+    parts = [f"{count} target" if count == 1 else f"{count} targets"]
+    for action, words in (("send", "to send"), ("skip", "identical"), ("refuse", "refused")):
+        number = sum(target.action == action for target in plan.targets)
+        if number:
+            parts.append(f"{number} {words}")
+    if plan.bytes_total is not None:
+        parts.append(content_text(plan.bytes_total, plan.files))
+    if plan.predicted_seconds is not None:
+        parts.append(f"about {seconds_text(plan.predicted_seconds)}")
+    return ", ".join(parts)
+
+
+def content_text(size: int | None, files: int | None) -> str:
+    """``1.5 GB``, and in how many files where there are several or none."""
+    text = bytes_text(size)
+    return text if files in (None, 1) else f"{text} in {files:,} files"
+
+
 def good_count(transfer: Transfer) -> int:
     """How many targets hold the verified content."""
     return sum(target.verdict in {"verified", "identical"} for target in transfer.targets)
@@ -101,48 +161,9 @@ def summary(transfer: Transfer) -> str:
     text = f"{transfer.id} {transfer.state}: {good_count(transfer)} of {count} "
     text += "target" if count == 1 else "targets"
     if transfer.bytes_total is not None:
-        text += f", {bytes_text(transfer.bytes_total)}"
+        text += f", {content_text(transfer.bytes_total, transfer.files)}"
     if transfer.started is not None and transfer.ended is not None:
         text += f", {seconds_text(transfer.ended - transfer.started)}"
     if transfer.digest is not None:
         text += f", {transfer.digest}"
     return text
-
-
-class ProgressLine:
-    """The line that shows how far a transfer is, with the rate of the last seconds."""
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def text(self, transfer: Transfer, now: float, width: int) -> str:
-        """The line.
-
-        Args:
-            transfer: How far it is.
-            now: A monotonic time in seconds.
-            width: The most terminal cells to use.
-        """
-        if not transfer.bytes_done:
-            self._samples.clear()  # the time before the first byte says nothing about the rate
-        self._samples.append((now, transfer.bytes_done))
-        while now - self._samples[0][0] > _RATE_WINDOW_SECONDS and len(self._samples) > 2:
-            self._samples.popleft()
-        count = len(transfer.targets)
-        parts: list[str] = [transfer.state]
-        total = (transfer.bytes_total or 0) * count
-        if total:
-            share = 100.0 * transfer.bytes_done / total
-            parts.append(f"{share:3.0f} %")
-            parts.append(f"{bytes_text(transfer.bytes_done)} of {bytes_text(total)}")
-        seconds = now - self._samples[0][0]
-        rate = (transfer.bytes_done - self._samples[0][1]) / seconds if seconds else 0.0
-        if rate > 0:
-            parts.append(f"{bytes_text(rate)}/s")
-            if total:
-                parts.append(f"{seconds_text((total - transfer.bytes_done) / rate)} left")
-        parts.append(f"{good_count(transfer)}/{count} verified")
-        text = "  ".join(parts)
-        while cell_width(text) > width:
-            text = text[:-1]
-        return text

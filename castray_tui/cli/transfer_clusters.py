@@ -1,0 +1,63 @@
+"""Connecting to the clusters that file addresses name, and to no others."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+
+from castray_tui.cli import failures as told
+from castray_tui.cli.arguments import nearest
+from castray_tui.cli.fleet_session import Failure, connect_to, first_answers
+from castray_tui.core.config_loading import LoadedSettings
+from castray_tui.core.engine import Engine
+from castray_tui.core.errors import UnreachableError
+from castray_tui.core.transfer.addresses import parse_address
+
+
+async def connect_named(engine: Engine, loaded: LoadedSettings, addresses: Iterable[str]) -> None:
+    """Connects to the clusters that file addresses name.
+
+    Args:
+        engine: The engine to connect.
+        loaded: The settings of this run.
+        addresses: ``CLUSTER/NODE:PATH`` with wildcards or without, or paths on this machine.
+
+    Raises:
+        AddressError: One of them is no address.
+        UnreachableError: No cluster is known by one of the names.
+        ConnectError: A cluster that is named without wildcards cannot be connected to.
+    """
+    parsed = [parse_address(text) for text in addresses]
+    patterns = dict.fromkeys(each.cluster_pattern for each in parsed if not each.is_local)
+    if not patterns:
+        return
+    report = await engine.discover() if loaded.settings.external_cluster.enabled else None
+    found = [cluster.name for cluster in report.clusters] if report is not None else []
+    known = sorted({*found, *(cluster.name for cluster in loaded.settings.clusters)})
+    chosen: dict[str, bool] = {}
+    for pattern in patterns:
+        names = (
+            [pattern]
+            if pattern in known
+            else [name for name in known if fnmatch.fnmatchcase(name, pattern)]
+        )
+        if not names:
+            raise UnreachableError(
+                f"No cluster named {pattern!r} is found",
+                remedy=nearest(pattern, known)
+                + (f"Found are: {', '.join(known)}" if known else "See `castray doctor`"),
+            )
+        for name in names:
+            chosen[name] = chosen.get(name, False) or name == pattern
+    failed = await connect_to(engine, loaded, list(chosen))
+    _refuse_if_needed(failed, chosen)
+    await first_answers(engine, loaded.settings)
+
+
+def _refuse_if_needed(failed: Sequence[Failure], chosen: dict[str, bool]) -> None:
+    """A cluster named outright must answer; of those that a wildcard found, some must."""
+    for failure in failed:
+        if chosen[failure.address]:
+            raise failure.error
+    told.raise_if_nothing_is_left(failed, list(chosen))
+    told.tell(failed)
