@@ -35,7 +35,7 @@ class LocalProcess:
         self._orders = orders
         self._answers = answers
         self._lock = threading.Lock()
-        self._agent = NodeAgent("127.0.0.1", (0, 0))
+        self._agent = NodeAgent("127.0.0.1", (0, 0), is_dialable=False)
         self._desk = Desk(_OwnNode(self._agent), self._write, lambda result: None)
 
     def run(self) -> None:

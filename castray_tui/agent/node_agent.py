@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
 import sys
@@ -9,16 +11,25 @@ import threading
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import files, wire
+from . import bridge, files, wire
+from .content import SourceContent, digest_of
+from .intake import Intake
+from .layout import Layout, fitting_chunk_bytes
 from .listening import Listener, bind_host_for
-from .receiving import Receiving
-from .sending import Sending
+from .manifest import Manifest, ManifestError
+from .member import SOURCE_INDEX, Member, pairs
+from .scanning import Scan, scan
+from .target_plan import existing_digests, plan_target
 
 Json = Dict[str, Any]
 
 # Threads hand over to each other for every chunk; Python's 5 ms would be felt.
 SWITCH_INTERVAL_SECONDS = 0.0005
 _FORGET_AFTER_SECONDS = 3600.0
+_NEWS_SECONDS = 0.2
+_READ_AHEAD_BYTES = 32 * 1024 * 1024
+_PROBE_CHUNK_BYTES = 256 * 1024
+_KEPT_SCANS = 8
 
 
 class OrderRefusedError(Exception):
@@ -31,13 +42,18 @@ class OrderRefusedError(Exception):
 
 
 class _Known:
-    """What the agent knows of one transfer."""
+    """What the agent knows of one leg."""
 
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
         self.last_used = time.monotonic()
-        self.sending: Optional[Sending] = None
-        self.targets: Dict[int, Json] = {}
+        self.source: Optional[Member] = None
+        self.targets: Dict[int, Member] = {}
+        self.bridges: Dict[str, bridge.Bridge] = {}
+
+    def members(self) -> List[Member]:
+        """Everybody of the leg at this agent."""
+        return ([self.source] if self.source else []) + list(self.targets.values())
 
 
 class NodeAgent:
@@ -48,28 +64,35 @@ class NodeAgent:
         port_range: Ports to listen on, (0, 0) for any.
     """
 
-    def __init__(self, address: str, port_range: Tuple[int, int]) -> None:
+    def __init__(self, address: str, port_range: Tuple[int, int], is_dialable: bool = True) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
         self._address = address
         self._port_range = port_range
         self._lock = threading.Lock()
         self._transfers: Dict[str, _Known] = {}
-        self._reserved_bytes: Dict[int, int] = {}
+        self._scans: Dict[str, Scan] = {}
         self._streams = 0
         self._calls = 0
         self._last_active = time.monotonic()
         self._listener: Optional[Listener] = None
+        # Nobody can be sure to reach castray's own machine: it dials.
+        self._is_dialable = is_dialable
         self._orders = {
             "hello": self._hello,
-            "probe": self._probe,
-            "digest": self._digest,
+            "scan": self._scan,
+            "digests": self._digests,
             "plan": self._plan,
+            "existing": self._existing,
             "allow": self._allow,
             "reach": self._reach,
             "dial": self._dial,
+            "bridge": self._bridge,
             "send": self._send,
             "status": self._status,
+            "pause": self._pause,
+            "unpause": self._unpause,
             "cancel": self._cancel,
+            "drop": self._drop,
             "forget": self._forget,
             "idle": self._idle,
         }
@@ -89,7 +112,7 @@ class NodeAgent:
             return known_order(arguments)
         except files.FileRefusedError as refusal:
             raise OrderRefusedError(refusal.code, refusal.reason) from refusal
-        except (OSError, wire.WireError) as error:
+        except (OSError, ManifestError, wire.WireError) as error:
             raise OrderRefusedError("os", wire.describe(error)) from error
         finally:
             with self._lock:
@@ -102,9 +125,14 @@ class NodeAgent:
         if self._listener is not None:
             self._listener.close()
         with self._lock:
-            sendings = [known.sending for known in self._transfers.values() if known.sending]
-        for sending in sendings:
-            sending.cancel()
+            members = [member for known in self._transfers.values() for member in known.members()]
+        for member in members:
+            member.cancel("castray has ended")
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline and not all(_is_over(member) for member in members):
+            time.sleep(0.02)
+        for member in members:
+            member.stop()
 
     # --- orders -------------------------------------------------------------------------------
 
@@ -124,41 +152,164 @@ class NodeAgent:
                 )
             return self._listener.port
 
-    def _probe(self, arguments: Json) -> Json:
-        return files.probe_source(arguments["path"], arguments["roots"])
+    def _scan(self, arguments: Json) -> Json:
+        """Looks at a source, without reading it, and remembers it for ``send``."""
+        found = scan(
+            arguments["paths"],
+            arguments["roots"],
+            arguments["links"],
+            arguments["include"],
+            arguments["exclude"],
+        )
+        with self._lock:
+            self._scans[arguments["transfer"]] = found
+        manifest = found.manifest
+        kinds = [entry.kind for entry in manifest.entries]
+        answer: Json = {
+            "manifest": manifest.pack(),
+            "manifest_digest": manifest.digest,
+            "name": manifest.name,
+            "is_tree": manifest.is_tree,
+            "size": manifest.total_bytes,
+            "files": len(manifest.files),
+            "folders": kinds.count("folder"),
+            "links": kinds.count("link"),
+            "token": found.token,
+            "machine": files.machine_id(),
+            "device": None,
+            "inode": None,
+            "path": found.paths[0] if found.paths else arguments["paths"][0],
+        }
+        if not manifest.is_tree:
+            _, _, answer["inode"], answer["device"] = found.signatures[0]
+        return answer
 
-    def _digest(self, arguments: Json) -> Json:
-        return files.digest_file(arguments["path"])
+    def _scanned(self, transfer: str) -> Scan:
+        with self._lock:
+            found = self._scans.get(transfer)
+        if found is None:
+            raise OrderRefusedError("unknown", "this agent has not looked at that source")
+        return found
+
+    def _digests(self, arguments: Json) -> Json:
+        """The digests of some of the source's files, which stay as they were while it reads."""
+        found = self._scanned(arguments["transfer"])
+        return {"digests": {str(n): _digest_of(found, n) for n in arguments["files"]}}
 
     def _plan(self, arguments: Json) -> Json:
-        return files.plan_target(arguments, lambda device: self._reserved_bytes.get(device, 0))
+        answer: Json = plan_target(arguments, self._reserved_bytes)
+        with self._lock:
+            known = self._transfers.get(arguments.get("transfer", ""))
+            member = known.targets.get(arguments["index"]) if known is not None else None
+        held = member.content if member is not None else None
+        answer["held_bytes"] = held.taken_bytes if isinstance(held, Intake) else 0
+        answer["held_verdict"] = held.verdict if isinstance(held, Intake) else None
+        answer["held_digest"] = held.digest if isinstance(held, Intake) else None
+        return answer
+
+    def _reserved_bytes(self, device: int) -> int:
+        """What transfers through this agent have still to write to a device."""
+        with self._lock:
+            intakes = [
+                member.content
+                for known in self._transfers.values()
+                for member in known.targets.values()
+            ]
+        return sum(
+            one.bytes_to_come()
+            for one in intakes
+            if isinstance(one, Intake) and _device_of(one.order["path"]) == device
+        )
+
+    def _existing(self, arguments: Json) -> Json:
+        manifest = Manifest.unpack(arguments["manifest"])
+        found = existing_digests(arguments["path"], manifest, arguments["files"])
+        return {"digests": {str(number): digest for number, digest in found.items()}}
 
     def _allow(self, arguments: Json) -> Json:
-        """Takes in a transfer's secret and the targets that may be written for it here."""
+        """Takes in a leg's secret and the targets that may be written for it here."""
+        transfer = arguments["transfer"]
         with self._lock:
             self._forget_old()
-            known = self._transfers.get(arguments["transfer"])
+            known = self._transfers.get(transfer)
             if known is None:
-                known = _Known(bytes.fromhex(arguments["secret"]))
-                self._transfers[arguments["transfer"]] = known
-            for target in arguments.get("targets", []):
-                known.targets[target["index"]] = target
+                known = self._transfers[transfer] = _Known(bytes.fromhex(arguments["secret"]))
+            known.secret = bytes.fromhex(arguments["secret"])
+        if arguments.get("targets"):
+            manifest = Manifest.unpack(arguments["manifest"])
+            chunk_bytes = fitting_chunk_bytes(manifest.total_bytes, arguments["chunk_bytes"])
+            layout = Layout([entry.size for entry in manifest.files], chunk_bytes)
+            for target in arguments["targets"]:
+                self._expect(transfer, known, target, manifest, layout)
         return self._hello({})
 
+    def _expect(
+        self, transfer: str, known: _Known, target: Json, manifest: Manifest, layout: Layout
+    ) -> None:
+        """One target may come. What an earlier attempt left of it is gone on with."""
+        index = int(target["index"])
+        before = known.targets.pop(index, None)
+        intake: Optional[Intake] = None
+        if before is not None:
+            held = before.content
+            is_same = (
+                isinstance(held, Intake)
+                and held.manifest.digest == manifest.digest
+                and held.layout.chunk_bytes == layout.chunk_bytes
+                and held.order["path"] == target["path"]
+                and held.skip == set(target["skip"])
+                and not target.get("fresh")
+            )
+            before.detach()
+            if is_same and isinstance(held, Intake) and held.go_on():
+                intake = held
+            elif isinstance(held, Intake):
+                held.close()
+        if intake is None:
+            intake = Intake(manifest, layout, target)
+        known.targets[index] = self._member(transfer, known, index, intake)
+
+    def _member(self, transfer: str, known: _Known, index: int, content: Any) -> Member:
+        identity = bytes.fromhex(transfer)
+
+        def dial(endpoints: List[Any], timeout_seconds: float) -> wire.Channel:
+            return wire.dial(pairs(endpoints), known.secret, wire.DATA, identity, timeout_seconds)
+
+        def dial_through(endpoints: List[Any], meeting: str) -> wire.Channel:
+            channel = dial(endpoints, wire.HANDSHAKE_SECONDS)
+            try:
+                channel.send({"role": "bridge", "bridge": meeting, "side": bridge.FEEDER})
+                return self._across(channel, known, identity)
+            except BaseException:
+                channel.close()
+                raise
+
+        endpoints = self._hello({})["endpoints"] if self._is_dialable else []
+        return Member(index, content, dial, dial_through, endpoints)
+
+    def _across(self, channel: wire.Channel, known: _Known, identity: bytes) -> wire.Channel:
+        """The feeder's end of a bridge, once its taker is there."""
+        bridge.wait_until_joined(channel)
+        return wire.dial_over(
+            channel.sock, known.secret, wire.DATA, identity, wire.HANDSHAKE_SECONDS
+        )
+
     def _reach(self, arguments: Json) -> Json:
-        """Which of several agents can be dialed: for each None, or why not."""
+        """Which of several agents can be dialed: for each None, or why not; and how fast it is."""
         known = self._known(arguments["transfer"])
         identity = bytes.fromhex(arguments["transfer"])
         timeout_seconds = float(arguments["timeout_seconds"])
+        probe_bytes = min(int(arguments.get("probe_bytes") or 0), _PROBE_CHUNK_BYTES * 64)
         results: List[Optional[str]] = [None] * len(arguments["agents"])
+        rates: List[Optional[float]] = [None] * len(arguments["agents"])
 
         def try_one(place: int, endpoints: List[Any]) -> None:
             try:
                 channel = wire.dial(
-                    _pairs(endpoints), known.secret, wire.DATA, identity, timeout_seconds
+                    pairs(endpoints), known.secret, wire.DATA, identity, timeout_seconds
                 )
-                channel.send({"role": "probe"})
-                channel.close()
+                with contextlib.closing(channel):
+                    rates[place] = _probe(channel, probe_bytes)
             except (OSError, wire.WireError) as error:
                 results[place] = wire.describe(error)
 
@@ -168,55 +319,118 @@ class NodeAgent:
         ]
         for thread in threads:
             thread.start()
+            if probe_bytes:
+                thread.join()  # One after another, so that they do not slow each other down.
         for thread in threads:
             thread.join()
-        return {"results": results}
+        return {"results": results, "rates": rates}
 
     def _dial(self, arguments: Json) -> Json:
-        """Connects to the source's agent to take in one target."""
+        """Connects to a target's feeder, which waits for it."""
         known = self._known(arguments["transfer"])
-        order = known.targets[arguments["index"]]
-        channel = wire.dial(
-            _pairs(arguments["endpoints"]),
-            known.secret,
-            wire.DATA,
-            bytes.fromhex(arguments["transfer"]),
-        )
-        channel.send({"role": "target", "index": arguments["index"]})
-        threading.Thread(
-            target=self._receive, args=(channel, known, order), name="castray-target", daemon=True
-        ).start()
+        member = known.targets[arguments["index"]]
+        endpoints = arguments["endpoints"]
+        channel = member.dial(endpoints, wire.HANDSHAKE_SECONDS)
+        self._in_thread(lambda: member.dialed(channel, endpoints))
         return {}
+
+    def _bridge(self, arguments: Json) -> Json:
+        """Joins a feeder and a taker that cannot reach each other. Sides without endpoints dial."""
+        known = self._known(arguments["transfer"])
+        identity = bytes.fromhex(arguments["transfer"])
+        meeting = known.bridges.setdefault(arguments["bridge"], bridge.Bridge())
+        for side in (bridge.TAKER, bridge.FEEDER):
+            if arguments[side]:
+                channel = wire.dial(pairs(arguments[side]), known.secret, wire.DATA, identity)
+                channel.send({"role": "tunnel", "side": side, "index": arguments["index"]})
+                self._in_thread(functools.partial(_meet, meeting, side, channel))
+        return self._hello({})
+
+    def _in_thread(self, work: Any) -> None:
+        def run() -> None:
+            with self._lock:
+                self._streams += 1
+            try:
+                work()
+            finally:
+                with self._lock:
+                    self._streams -= 1
+                    self._last_active = time.monotonic()
+
+        threading.Thread(target=run, name="castray-stream", daemon=True).start()
 
     def _send(self, arguments: Json) -> Json:
         """Starts to send a source to its targets."""
-        known = self._known(arguments["transfer"])
-        identity = bytes.fromhex(arguments["transfer"])
-        sending = Sending(
-            arguments,
-            lambda endpoints: wire.dial(_pairs(endpoints), known.secret, wire.DATA, identity),
-        )
-        known.sending = sending
-        sending.start()
+        transfer = arguments["transfer"]
+        known = self._known(transfer)
+        found = self._scanned(transfer)
+        if found.token != arguments["token"]:
+            raise OrderRefusedError("changed", "the source has changed since the plan")
+        if known.source is not None:
+            known.source.stop()
+        sizes = [entry.size for entry in found.manifest.files]
+        most_bytes = int(arguments["chunk_bytes"])
+        layout = Layout(sizes, fitting_chunk_bytes(found.manifest.total_bytes, most_bytes))
+        skip = {int(number): str(digest) for number, digest in arguments["skip"].items()}
+        window = max(_READ_AHEAD_BYTES // layout.chunk_bytes, 2)
+        content = SourceContent(found, layout, skip, window)
+        member = self._member(transfer, known, SOURCE_INDEX, content)
+        known.source = member
+        content.start()
+        member.set_out(arguments["tree"], arguments)
         return {}
 
-    def _status(self, arguments: Json) -> Json:
-        sending = self._known(arguments["transfer"]).sending
-        if sending is None:
+    def _source(self, transfer: str) -> Member:
+        source = self._known(transfer).source
+        if source is None:
             raise OrderRefusedError("unknown", "this agent sends nothing for that transfer")
-        return sending.status()
+        return source
+
+    def _status(self, arguments: Json) -> Json:
+        source = self._source(arguments["transfer"])
+        if arguments.get("wait"):
+            source.wait_for_news(_NEWS_SECONDS)
+        return source.status()
+
+    def _pause(self, arguments: Json) -> Json:
+        self._source(arguments["transfer"]).pause(True)
+        return {}
+
+    def _unpause(self, arguments: Json) -> Json:
+        self._source(arguments["transfer"]).pause(False)
+        return {}
 
     def _cancel(self, arguments: Json) -> Json:
-        sending = self._known(arguments["transfer"]).sending
-        if sending is not None:
-            sending.cancel()
+        for member in self._known(arguments["transfer"]).members():
+            member.cancel("cancelled")
+        return {}
+
+    def _drop(self, arguments: Json) -> Json:
+        """Throws away what targets hold that nobody will go on with."""
+        known = self._known(arguments["transfer"])
+        for index in arguments["indexes"]:
+            member = known.targets.pop(index, None)
+            if member is not None:
+                member.stop()
         return {}
 
     def _forget(self, arguments: Json) -> Json:
+        """A leg is over. What another attempt could go on with stays."""
         with self._lock:
-            known = self._transfers.pop(arguments["transfer"], None)
-        if known is not None and known.sending is not None:
-            known.sending.cancel()
+            known = self._transfers.get(arguments["transfer"])
+            self._scans.pop(arguments["transfer"], None)
+        if known is None:
+            return {}
+        if known.source is not None:
+            source, known.source = known.source, None
+            source.stop()
+        for index, member in list(known.targets.items()):
+            if isinstance(member.content, Intake) and member.content.is_over:
+                del known.targets[index]
+                member.stop()
+        with self._lock:
+            if not known.members():
+                self._transfers.pop(arguments["transfer"], None)
         return {}
 
     def _idle(self, arguments: Json) -> Json:
@@ -224,7 +438,7 @@ class NodeAgent:
         with self._lock:
             is_busy = self._streams > 0 or self._calls > 0
             is_busy = is_busy or any(
-                known.sending is not None and not known.sending.is_done
+                known.source is not None and not known.source.status()["done"]
                 for known in self._transfers.values()
             )
             if is_busy:
@@ -247,48 +461,102 @@ class NodeAgent:
             return None if known is None else known.secret
 
     def _on_channel(self, channel: wire.Channel, purpose: bytes, identity: bytes) -> None:
-        known = self._known(identity.hex())
-        hello = channel.receive_message()
-        role, index = hello.get("role"), hello.get("index")
-        if role == "source" and index in known.targets:
-            self._receive(channel, known, known.targets[index])
-        elif role == "target" and known.sending is not None:
-            for stream in known.sending.streams:
-                if stream.index == index:
-                    stream.arrive(channel)
-
-    def _receive(self, channel: wire.Channel, known: _Known, order: Json) -> None:
-        device = _device_of(order["path"])
-        left = [order["size"]]
         with self._lock:
             self._streams += 1
-            self._reserved_bytes[device] = self._reserved_bytes.get(device, 0) + left[0]
-
-        def on_bytes(count: int) -> None:
-            with self._lock:
-                left[0] -= count
-                self._reserved_bytes[device] -= count
-
         try:
-            Receiving(channel, order, on_bytes).run()
+            self._serve(channel, self._known(identity.hex()), identity)
+        except OrderRefusedError:
+            pass  # It ended while somebody was dialing.
         finally:
-            channel.close()
             with self._lock:
                 self._streams -= 1
-                self._reserved_bytes[device] -= left[0]
-                self._last_active = known.last_used = time.monotonic()
+                self._last_active = time.monotonic()
+
+    def _serve(self, channel: wire.Channel, known: _Known, identity: bytes) -> None:
+        hello = channel.receive_message()
+        role = hello.get("role")
+        if role == "feeder" and hello["index"] in known.targets:
+            known.targets[hello["index"]].serve_feeder(channel, [])
+        elif role == "taker":
+            for member in known.members():
+                if member.accept_taker(channel, hello):
+                    return
+        elif role == "bridge":
+            meeting = known.bridges.get(hello["bridge"])
+            if meeting is not None:
+                meeting.arrive(hello["side"], channel)
+        elif role == "tunnel" and hello["side"] == bridge.FEEDER:
+            across = self._across(channel, known, identity)
+            with contextlib.closing(across):
+                across.send({"role": "feeder", "index": hello["index"]})
+                for member in known.members():
+                    if member.accept_taker(across, {"index": hello["index"], "epoch": 0}):
+                        return
+        elif role == "tunnel":
+            bridge.wait_until_joined(channel)
+            across, _, _ = wire.answer_dialer(channel.sock, self._key_of, lambda nonce: True)
+            with contextlib.closing(across):
+                self._serve(across, known, identity)
+        elif role == "probe":
+            _answer_probe(channel, int(hello["bytes"]))
 
     def _forget_old(self) -> None:
-        """Drops secrets that nobody used for long (their castray died before it could say so)."""
+        """Drops what nobody used for long (its castray died before it could say so)."""
         oldest = time.monotonic() - _FORGET_AFTER_SECONDS
         for transfer, known in list(self._transfers.items()):
-            is_running = known.sending is not None and not known.sending.is_done
-            if known.last_used < oldest and not is_running and not self._streams:
-                del self._transfers[transfer]
+            if known.last_used < oldest and not self._streams:
+                for member in self._transfers.pop(transfer).members():
+                    member.stop()
+        for transfer in list(self._scans):
+            if len(self._scans) > _KEPT_SCANS and transfer not in self._transfers:
+                del self._scans[transfer]
 
 
-def _pairs(endpoints: List[Any]) -> List[Tuple[str, int]]:
-    return [(str(host), int(port)) for host, port in endpoints]
+def _meet(meeting: bridge.Bridge, side: str, channel: wire.Channel) -> None:
+    with contextlib.closing(channel), contextlib.suppress(OSError, wire.WireError):
+        meeting.arrive(side, channel)
+
+
+def _is_over(member: Member) -> bool:
+    if isinstance(member.content, Intake):
+        return member.content.verdict is not None
+    return bool(member.status()["done"])
+
+
+def _digest_of(found: Scan, number: int) -> str:
+    fd = found.open_file(number)
+    try:
+        digest = digest_of(fd)
+        found.check_file(number, fd)
+    finally:
+        os.close(fd)
+    return digest
+
+
+def _probe(channel: wire.Channel, length: int) -> Optional[float]:
+    """Bytes per second over a connection, measured with that many; None for none."""
+    channel.send({"role": "probe", "bytes": length})
+    if not length:
+        return None
+    began = time.monotonic()
+    chunk = memoryview(bytes(_PROBE_CHUNK_BYTES))
+    for at in range(0, length, _PROBE_CHUNK_BYTES):
+        channel.send_chunk(0, b"", chunk[: min(_PROBE_CHUNK_BYTES, length - at)])
+    channel.receive_message()
+    return length / max(time.monotonic() - began, 1e-6)
+
+
+def _answer_probe(channel: wire.Channel, length: int) -> None:
+    if not length:
+        return
+    scratch = memoryview(bytearray(_PROBE_CHUNK_BYTES))
+    while length > 0:
+        head = channel.receive()
+        if isinstance(head, dict) or not 0 < head.length <= len(scratch):
+            raise wire.WireError("a probe that makes no sense")
+        wire.receive_exactly(channel.sock, scratch[: head.length])
+        length -= head.length
+    channel.send({"got": 1})
 
 
 def _device_of(path: str) -> int:

@@ -16,8 +16,7 @@ from .node_agent import OrderRefusedError
 
 Json = Dict[str, Any]
 
-_POLL_SECONDS = 0.2
-_FAST_POLL_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 _KEPT_RESULTS = 1000
 
 
@@ -68,12 +67,18 @@ class Desk:
             OrderRefusedError: It cannot be carried out.
         """
         if "calls" in message:
+            shared = message.get("shared", {})
+            for call in message["calls"]:
+                call["arguments"] = dict(shared, **call["arguments"])
             return {"answers": self.call_all(message["calls"])}
         if "run" in message:
             self.run(message["node_id"], message["run"], message["record"])
             return {"answers": []}
         if "cancel" in message:
             self.cancel(message["cancel"])
+            return {"answers": []}
+        if "pause" in message:
+            self.pause(message["pause"], bool(message["paused"]))
             return {"answers": []}
         if "known" in message:
             return {"answers": [self.known()]}
@@ -132,6 +137,15 @@ class Desk:
         if run is not None:
             run.cancel()
 
+    def pause(self, transfer: str, is_paused: bool) -> None:
+        """Pauses a running transfer, or lets it go on; nothing happens to one that has ended."""
+        with self._lock:
+            run = self._running.get(transfer)
+        if run is not None:
+            self._nodes.call(
+                run.node_id, "pause" if is_paused else "unpause", {"transfer": transfer}
+            )
+
     def known(self) -> Json:
         """What runs and what has ended here, for a castray that was away."""
         with self._lock:
@@ -162,7 +176,7 @@ class _Run:
         self.transfer = transfer
         self._desk = desk
         self._nodes = nodes
-        self._node_id = node_id
+        self.node_id = node_id
         self.record = record
         self._is_cancelled = False
 
@@ -173,15 +187,16 @@ class _Run:
         self._is_cancelled = True
         self._ask("cancel")
 
-    def _ask(self, order: str) -> Json:
-        return self._nodes.call(self._node_id, order, {"transfer": self.transfer})
+    def _ask(self, order: str, **more: Any) -> Json:
+        return self._nodes.call(self.node_id, order, dict(more, transfer=self.transfer))
 
     def _follow(self) -> None:
         last: Optional[Json] = None
-        pause_seconds = _FAST_POLL_SECONDS
         while True:
+            began = time.monotonic()
             try:
-                status = self._ask("status")
+                # The agent answers at once when a target ends, else a few times a second.
+                status = self._ask("status", wait=True)
             except OrderRefusedError as refused:
                 status = _broken(last, self.record, refused.reason, self._is_cancelled)
             if status != last:
@@ -189,9 +204,7 @@ class _Run:
                 self._desk.progressed(self.transfer, status)
             if status["done"]:
                 break
-            # Small files end at once; large ones need not be looked at that often.
-            time.sleep(pause_seconds)
-            pause_seconds = min(pause_seconds * 1.5, _POLL_SECONDS)
+            time.sleep(max(_POLL_SECONDS - (time.monotonic() - began), 0.0))
         result = {"record": self.record, "status": status, "ended": time.time()}
         self._desk.finished(self.transfer, result)
         # Where the agent has gone, so has what it knew.
@@ -209,7 +222,7 @@ def _broken(last: Optional[Json], record: Json, reason: str, is_cancelled: bool)
         target = dict(known)
         if target.get("verdict") is None:
             target.update(
-                verdict=verdict, code="source", reason="the source's agent is gone: " + reason
+                verdict=verdict, code="source-agent", reason="the source's agent is gone: " + reason
             )
         targets.append(target)
     return {"digest": None, "error": "the source's agent is gone", "done": True, "targets": targets}

@@ -18,7 +18,7 @@ START_SECONDS = 30.0
 CALL_SECONDS = 3600.0
 _CONCURRENT_CALLS = 16
 # The others are about a transfer that only the agent that had it knows of.
-_STARTING_ORDERS = frozenset({"hello", "probe", "digest", "plan", "allow"})
+_STARTING_ORDERS = frozenset({"hello", "scan", "plan", "existing", "allow"})
 
 
 def _actor_class() -> Any:

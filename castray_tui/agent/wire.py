@@ -11,10 +11,11 @@ remembers nonces, so that a recorded greeting opens nothing. Each direction then
 and every frame carries a MAC over its sequence number and header, so that frames can neither be
 made up, repeated, dropped nor swapped::
 
-    kind(1) length(4) offset(8) crc32(4) mac(16) payload(length)
+    kind(1) length(4) number(8) head_length(4) mac(16) head(head_length) payload(length)
 
-A JSON frame's MAC also covers its payload. A data frame's payload is covered by the CRC-32 in its
-header against damage, and by the SHA-256 of the whole file, which travels in a JSON frame.
+The MAC covers header and head; a JSON message is a head without a payload. A chunk's head holds
+the SHA-256 of every file in it up to where the chunk ends, so what covers the head covers the
+payload as well, once it is hashed, which every receiver does. A hole is a chunk without a payload.
 Nothing is encrypted. Nothing but fields of fixed size is read before the other side is known.
 
 The classes ``DialerHandshake``, ``Sealer`` and ``Opener`` do no I/O, so that castray's event loop
@@ -27,13 +28,14 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import secrets
+import select
 import socket
 import struct
 import threading
 import time
-import zlib
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from . import keys
 
@@ -50,25 +52,42 @@ HEADER = struct.Struct("!BIQI")
 MAC_BYTES = 16
 PREFIX_BYTES = HEADER.size + MAC_BYTES
 KIND_JSON = 1
-KIND_DATA = 2
+KIND_CHUNK = 2
+KIND_HOLE = 3
 
-DATA_JSON_LIMIT_BYTES = 64 * 1024
-CONTROL_JSON_LIMIT_BYTES = 16 * 1024 * 1024
+DATA_JSON_LIMIT_BYTES = 8 * 1024 * 1024
+CONTROL_JSON_LIMIT_BYTES = 64 * 1024 * 1024
 CHUNK_LIMIT_BYTES = 16 * 1024 * 1024
+CHUNK_HEAD_LIMIT_BYTES = 64 * 1024
 
 HANDSHAKE_SECONDS = 5.0
-SILENCE_SECONDS = 30.0
+SILENCE_SECONDS = 8.0
 """A connection that says nothing for that long is given up; both ends say something far oftener."""
+PING_SECONDS = 1.5
+CONTROL_SILENCE_SECONDS = 30.0
+"""The same between castray and a coordinator, where a stop of castray by ctrl-z costs more."""
 
 Json = Dict[str, Any]
+
+_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 class WireError(Exception):
     """The other side said something that it must not, or stopped in the middle."""
 
 
+class ShortFileError(Exception):
+    """A file that is being sent has become shorter."""
+
+
 class StrangerError(WireError):
-    """The other side does not hold the key, or there is nobody at all."""
+    """The other side does not hold the key, or there is nobody at all.
+
+    Attributes:
+        is_refused: Whether the ports are closed, so that whoever listened there is gone.
+    """
+
+    is_refused = False
 
 
 def _proof(key: bytes, label: bytes, said: bytes) -> bytes:
@@ -115,17 +134,17 @@ class Sealer:
         self._key = key
         self._sequence = 0
 
-    def prefix(self, kind: int, length: int, offset: int, crc: int, payload: bytes = b"") -> bytes:
-        """The bytes that go before a payload; ``payload`` itself only where the MAC covers it."""
-        header = HEADER.pack(kind, length, offset, crc)
-        mac = frame_mac(self._key, self._sequence, header, payload)
+    def prefix(self, kind: int, length: int, number: int, head: bytes) -> bytes:
+        """What goes before a frame's head and its payload of ``length`` bytes."""
+        header = HEADER.pack(kind, length, number, len(head))
+        mac = frame_mac(self._key, self._sequence, header, head)
         self._sequence += 1
         return header + mac
 
     def json_frame(self, message: Json) -> bytes:
         """A whole JSON frame."""
-        payload = json.dumps(message, separators=(",", ":")).encode()
-        return self.prefix(KIND_JSON, len(payload), 0, 0, payload) + payload
+        head = json.dumps(message, separators=(",", ":")).encode()
+        return self.prefix(KIND_JSON, 0, 0, head) + head
 
 
 class Opener:
@@ -135,33 +154,42 @@ class Opener:
         self._key = key
         self._sequence = 0
 
-    def check(self, prefix: bytes, payload: bytes = b"") -> None:
+    def check(self, prefix: bytes, head: bytes) -> None:
         """Raises WireError unless the MAC is right for this frame at this place."""
         header, mac = prefix[: HEADER.size], prefix[HEADER.size :]
-        if not hmac.compare_digest(mac, frame_mac(self._key, self._sequence, header, payload)):
+        if not hmac.compare_digest(mac, frame_mac(self._key, self._sequence, header, head)):
             raise WireError("a frame was forged, lost or damaged on its way")
         self._sequence += 1
 
-    def json_payload(self, prefix: bytes, payload: bytes) -> Json:
+    def json_payload(self, prefix: bytes, head: bytes) -> Json:
         """The message of a JSON frame."""
-        self.check(prefix, payload)
-        message = json.loads(payload.decode())
+        self.check(prefix, head)
+        message = json.loads(head.decode())
         if not isinstance(message, dict):
             raise WireError("a message that is no JSON object")
         return message
 
 
-def frame_mac(key: bytes, sequence: int, header: bytes, payload: bytes) -> bytes:
+def frame_mac(key: bytes, sequence: int, header: bytes, head: bytes) -> bytes:
     """The MAC of one frame."""
-    return hmac.digest(key, sequence.to_bytes(8, "big") + header + payload, "sha256")[:MAC_BYTES]
+    return hmac.digest(key, sequence.to_bytes(8, "big") + header + head, "sha256")[:MAC_BYTES]
 
 
 def json_length(prefix: bytes, limit_bytes: int) -> int:
-    """The payload length of a JSON frame's prefix; WireError where it is no such frame."""
-    kind, length, _, _ = HEADER.unpack(prefix[: HEADER.size])
-    if kind != KIND_JSON or length > limit_bytes:
+    """The head's length of a JSON frame's prefix; WireError where it is no such frame."""
+    kind, length, _, head_length = HEADER.unpack(prefix[: HEADER.size])
+    if kind != KIND_JSON or length or head_length > limit_bytes:
         raise WireError("a frame of the wrong kind or size")
-    return int(length)
+    return int(head_length)
+
+
+class ChunkHead(NamedTuple):
+    """What goes before a chunk: its number, its head, the bytes that follow, or the hole's."""
+
+    number: int
+    head: bytes
+    length: int
+    is_hole: bool
 
 
 class Channel:
@@ -189,47 +217,73 @@ class Channel:
         with self._lock:
             self.sock.sendall(self._sealer.json_frame(message))
 
-    def send_data(self, offset: int, chunk: memoryview, crc: int) -> None:
-        """Sends one chunk of a file with its CRC-32. Raises OSError."""
+    def send_chunk(self, number: int, head: bytes, payload: memoryview) -> None:
+        """Sends one chunk out of memory. Raises OSError."""
         with self._lock:
-            prefix = self._sealer.prefix(KIND_DATA, len(chunk), offset, crc)
-            sent = self.sock.sendmsg([prefix, chunk])
+            prefix = self._sealer.prefix(KIND_CHUNK, len(payload), number, head) + head
+            sent = self.sock.sendmsg([prefix, payload])
             if sent < len(prefix):
                 self.sock.sendall(prefix[sent:])
                 sent = len(prefix)
             sent -= len(prefix)
             # Not sendall: its time-out is for the whole, and a slow link is not a silent one.
-            while sent < len(chunk):
-                sent += self.sock.send(chunk[sent:])
+            while sent < len(payload):
+                sent += self.sock.send(payload[sent:])
 
-    def receive(
-        self, buffer_for: Optional[Callable[[int], memoryview]] = None
-    ) -> Union[Json, Tuple[int, memoryview]]:
-        """Receives one frame.
+    def send_chunk_of_file(
+        self, number: int, head: bytes, fd: int, offset: int, length: int
+    ) -> None:
+        """Sends one chunk out of a file, without its bytes passing through this process.
 
-        Args:
-            buffer_for: Gives a buffer of that many bytes for a chunk; None where no chunks are
-                welcome.
+        Raises:
+            OSError: The connection broke. ShortFileError: The file has become shorter.
+        """
+        with self._lock:
+            prefix = self._sealer.prefix(KIND_CHUNK, length, number, head) + head
+            self.sock.sendall(prefix, _MORE)
+            sent = 0
+            while sent < length:
+                try:
+                    count = os.sendfile(self.sock.fileno(), fd, offset + sent, length - sent)
+                except BlockingIOError:
+                    self._wait_until_writable()
+                    continue
+                if count == 0:
+                    raise ShortFileError
+                sent += count
 
-        Returns:
-            A message, or the file offset and the filled buffer of a chunk that passed its CRC.
+    def _wait_until_writable(self) -> None:
+        poll = select.poll()
+        poll.register(self.sock.fileno(), select.POLLOUT)
+        if not poll.poll(SILENCE_SECONDS * 1000):
+            raise socket.timeout("timed out")
+
+    def send_hole(self, number: int, head: bytes, length: int) -> None:
+        """Sends one chunk that is all zeros and takes no room. Raises OSError."""
+        with self._lock:
+            self.sock.sendall(self._sealer.prefix(KIND_HOLE, length, number, head) + head)
+
+    def receive(self) -> Union[Json, ChunkHead]:
+        """Receives one message, or what goes before a chunk's payload, which is to be taken with
+        ``receive_exactly`` then.
 
         Raises:
             WireError: The frame is not what it must be. OSError: The connection broke.
         """
         prefix = memoryview(self._prefix)
         receive_exactly(self.sock, prefix)
-        kind, length, offset, crc = HEADER.unpack_from(self._prefix)
-        if kind == KIND_DATA and buffer_for is not None and length <= CHUNK_LIMIT_BYTES:
-            self._opener.check(bytes(prefix))
-            chunk = buffer_for(length)
-            receive_exactly(self.sock, chunk)
-            if zlib.crc32(chunk) != crc:
-                raise WireError("a chunk at byte {} was damaged on its way".format(offset))
-            return offset, chunk
-        payload = bytearray(json_length(bytes(prefix), self._limit_bytes))
-        receive_exactly(self.sock, memoryview(payload))
-        return self._opener.json_payload(bytes(prefix), bytes(payload))
+        kind, length, number, head_length = HEADER.unpack_from(self._prefix)
+        is_chunk = kind in (KIND_CHUNK, KIND_HOLE)
+        if is_chunk and (head_length > CHUNK_HEAD_LIMIT_BYTES or length > CHUNK_LIMIT_BYTES):
+            raise WireError("a chunk of the wrong size")
+        if not is_chunk:
+            head_length = json_length(bytes(prefix), self._limit_bytes)
+        head = bytearray(head_length)
+        receive_exactly(self.sock, memoryview(head))
+        if not is_chunk:
+            return self._opener.json_payload(bytes(prefix), bytes(head))
+        self._opener.check(bytes(prefix), bytes(head))
+        return ChunkHead(number, bytes(head), length, kind == KIND_HOLE)
 
     def receive_message(self) -> Json:
         """Receives one frame, which must be a message."""
@@ -237,6 +291,11 @@ class Channel:
         if isinstance(message, dict):
             return message
         raise WireError("a chunk where a message was due")
+
+    def end_sending(self) -> None:
+        """Says that nothing more comes from here; the other side hangs up then."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Closes both directions, waking whoever waits in them."""
@@ -280,18 +339,33 @@ def dial(
         StrangerError: None of them; the message says why for each.
     """
     failures = []
+    is_refused = bool(endpoints)
     for host, port in endpoints:
         try:
             return _dial_one((host, port), key, purpose, identity, timeout_seconds)
         except (OSError, WireError) as error:
             failures.append("{}:{}: {}".format(host, port, describe(error)))
-    raise StrangerError("; ".join(failures) or "nowhere to connect to")
+            is_refused = is_refused and isinstance(error, ConnectionRefusedError)
+    stranger = StrangerError("; ".join(failures) or "nowhere to connect to")
+    stranger.is_refused = is_refused
+    raise stranger
 
 
 def _dial_one(
     endpoint: Tuple[str, int], key: bytes, purpose: bytes, identity: bytes, timeout_seconds: float
 ) -> Channel:
     sock = socket.create_connection(endpoint, timeout=timeout_seconds)
+    return dial_over(sock, key, purpose, identity, timeout_seconds)
+
+
+def dial_over(
+    sock: socket.socket, key: bytes, purpose: bytes, identity: bytes, timeout_seconds: float
+) -> Channel:
+    """The dialer's side of the handshake on a connection that stands; closes it where that fails.
+
+    Raises:
+        OSError, WireError: Nobody there holds the key.
+    """
     try:
         deadline = time.monotonic() + timeout_seconds
         handshake = DialerHandshake(key, purpose, identity)
@@ -299,7 +373,7 @@ def _dial_one(
         answer = bytearray(ANSWER_BYTES)
         receive_exactly(sock, memoryview(answer), deadline)
         sock.sendall(handshake.finish(bytes(answer)))
-        _tune(sock)
+        _tune(sock, purpose)
     except BaseException:
         sock.close()
         raise
@@ -341,13 +415,13 @@ def answer_dialer(
     receive_exactly(sock, memoryview(last), deadline)
     if not hmac.compare_digest(bytes(last), _proof(key, b"dialer", said)):
         raise StrangerError("somebody without the key dialed")
-    _tune(sock)
+    _tune(sock, purpose)
     receive_key, send_key = _frame_keys(key, said)
     return Channel(sock, send_key, receive_key, json_limit_bytes), purpose, identity
 
 
-def _tune(sock: socket.socket) -> None:
-    sock.settimeout(SILENCE_SECONDS)
+def _tune(sock: socket.socket, purpose: bytes) -> None:
+    sock.settimeout(CONTROL_SILENCE_SECONDS if purpose == CONTROL else SILENCE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

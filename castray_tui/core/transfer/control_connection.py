@@ -94,7 +94,7 @@ class ControlConnection:
     async def _read(self) -> None:
         try:
             while True:
-                message = await asyncio.wait_for(self._message(), wire.SILENCE_SECONDS)
+                message = await asyncio.wait_for(self._message(), wire.CONTROL_SILENCE_SECONDS)
                 if "event" in message:
                     self.on_event(message)
                 elif "id" in message:
