@@ -31,6 +31,15 @@ class Nodes:
         """
         raise NotImplementedError
 
+    def listing(self) -> List[Json]:
+        """All nodes there are, each with ``node_id``, ``alive``, ``address``, ``hostname`` and
+        ``is_head``.
+
+        Raises:
+            OrderRefusedError: There is nothing to list.
+        """
+        raise OrderRefusedError("order", "there are no other nodes here")
+
 
 class Desk:
     """Takes orders for any of its nodes, runs transfers, and tells how they go.
@@ -61,7 +70,8 @@ class Desk:
             return bool(self._running)
 
     def answer(self, message: Json) -> Json:
-        """Carries out one message of castray: ``calls``, ``run``, ``cancel`` or ``known``.
+        """Carries out one message of castray: ``calls``, ``run``, ``cancel``, ``pause``, ``known``
+        or ``nodes``.
 
         Raises:
             OrderRefusedError: It cannot be carried out.
@@ -82,6 +92,8 @@ class Desk:
             return {"answers": []}
         if "known" in message:
             return {"answers": [self.known()]}
+        if "nodes" in message:
+            return {"answers": self._nodes.listing()}
         raise OrderRefusedError("order", "an order that is not known here")
 
     def call_all(self, calls: List[Json]) -> List[Json]:

@@ -17,6 +17,7 @@ START_SECONDS = 30.0
 # A digest of a large file takes its time; a node that died is noticed by Ray long before.
 CALL_SECONDS = 3600.0
 _CONCURRENT_CALLS = 16
+_HEAD_RESOURCE = "node:__internal_head__"
 # The others are about a transfer that only the agent that had it knows of.
 _STARTING_ORDERS = frozenset({"hello", "scan", "plan", "existing", "allow"})
 
@@ -77,6 +78,19 @@ class RayNodes(Nodes):
             raise OrderRefusedError(result["refused"]["code"], result["refused"]["reason"])
         answer = result["answer"]
         return dict(answer) if isinstance(answer, dict) else {}
+
+    def listing(self) -> List[Json]:
+        """All nodes of the cluster, dead ones included, as Ray lists them now."""
+        return [
+            {
+                "node_id": node["NodeID"],
+                "alive": bool(node["Alive"]),
+                "address": node.get("NodeManagerAddress"),
+                "hostname": node.get("NodeManagerHostname"),
+                "is_head": _HEAD_RESOURCE in (node.get("Resources") or {}),
+            }
+            for node in self._ray.nodes()
+        ]
 
     def idle_seconds(self) -> float:
         """For how long no agent did anything; 0 while one does, infinite where there is none."""
