@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from castray_tui.agent import files, part_file
+from castray_tui.agent import files, written_file
 from castray_tui.agent.files import FileRefusedError, plan_target, probe_source
 from castray_tui.agent.part_file import PartFile
 
@@ -268,15 +268,15 @@ def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
 def test_the_flusher_tells_of_a_disk_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part_file, "_FLUSH_EVERY_BYTES", 1)
+    monkeypatch.setattr(written_file, "_FLUSH_EVERY_BYTES", 1)
 
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fdatasync", fail)
     part = written(tmp_path / "file")
-    assert part._flusher is not None
-    part._flusher._thread.join(5)
+    assert part._file is not None and part._file._flusher is not None
+    part._file._flusher._thread.join(5)
     with pytest.raises(FileRefusedError, match="Input/output error"):
         part.publish(0o644, 0, may_replace=True)
     assert [name for name in names(tmp_path) if name != "home"] == []
