@@ -136,7 +136,7 @@ async def send(engine: Engine, first: Node, targets: Sequence[Node], source: Pat
     addresses = [place(node, f"{folder}/") for node, folder in zip(targets, folders, strict=True)]
     run = await timed(engine, place(first, source), *addresses)
     for folder in folders:
-        subprocess.run(["cmp", str(source), str(folder / source.name)], check=True)  # noqa: ASYNC221
+        subprocess.run(["cmp", str(source), str(folder / source.name)], check=True)
         (folder / source.name).unlink()
     return run
 

@@ -42,6 +42,16 @@ def castray_processes(pids: Iterable[int]) -> list[CastrayProcess]:
     return found
 
 
+def with_descendants(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    found = [pid]
+    for each in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{each}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
 def _node_of(pid: int) -> str | None:
     """The node of the raylet that started a worker."""
     while pid > 1:
