@@ -145,11 +145,14 @@ class Content:
             self.changed.notify_all()
 
     def fail(self, code: str, reason: str) -> None:
-        """There will never be more of this content."""
+        """There will never be more of this content, or what there is was not right."""
         with self.changed:
-            if self.failure is None and self.final is None:
+            if self.failure is None:
                 self.failure = (code, reason)
             self.changed.notify_all()
+
+    def look_again(self, chunk: int) -> None:
+        """Somebody got a chunk that was not what its head says; fails if that is its fault here."""
 
     def finish(self, digest: str) -> None:
         """All of it is there, and this is its digest."""
@@ -224,6 +227,16 @@ class SourceContent(Content):
     def descriptor(self, number: int) -> int:
         """A readable descriptor of the file, which is still the one that was planned."""
         return self._scan.open_file(number)
+
+    def look_again(self, chunk: int) -> None:
+        """What is sent is read once more after it was hashed: it may have changed in between."""
+        if not 0 <= chunk < self.layout.chunk_count:
+            return
+        try:
+            for one in self.layout.segments(chunk):
+                os.close(self.descriptor(one.number))
+        except FileRefusedError as refusal:
+            self.fail(refusal.code, refusal.reason)
 
     def _run(self) -> None:
         try:

@@ -59,6 +59,8 @@ class Feed:
         self._refused_since: Optional[float] = None
         self._damages = 0
         self._sent_bytes = 0
+        self._taken_bytes = 0
+        self._at = 0
         self._last_sent = 0.0
         self._fd = -1
         self._fd_number = -1
@@ -115,7 +117,10 @@ class Feed:
             self._member.content.fail(refusal.code, refusal.reason)
             self._note("failed", refusal.code, refusal.reason)
             return False
-        except (OSError, wire.WireError, wire.ShortFileError) as error:
+        except wire.ShortFileError as error:
+            self._member.content.look_again(self._at)
+            return self._note_lost(error)
+        except (OSError, wire.WireError) as error:
             return self._note_lost(error)
         finally:
             if self._channel is not None:
@@ -236,11 +241,10 @@ class Feed:
         while at < content.layout.chunk_count:
             if not self._wait_for(channel, at + 1):
                 return
+            self._at = at
             chunk = content.serve(at, is_wanted)
             if chunk is not None:
                 self._send(channel, at, chunk)
-                if self._lost_since is not None:
-                    self._lost_since = self._refused_since = None
             at += 1
             member.note_position(self.index, at)
         if self._wait_for(channel, None):
@@ -321,10 +325,11 @@ class Feed:
                 if rows:
                     for row in rows:
                         if row["index"] == self.index:
-                            row["sent"], row["feeder"] = self._sent_bytes, member.index
+                            self._note_progress(row)
                     member.note_rows(rows)
                 if "damaged" in message:
                     self._damages += 1
+                    member.content.look_again(int(message["damaged"]))
                 if "bye" in message:
                     self._said_bye.set()
                     break
@@ -334,6 +339,14 @@ class Feed:
             self._reply_error = error
         finally:
             self._wake()
+
+    def _note_progress(self, row: Json) -> None:
+        row["sent"], row["feeder"] = self._sent_bytes, self._member.index
+        # Only what the child has checked says that the connection is of use.
+        if row["bytes"] > self._taken_bytes:
+            self._taken_bytes = row["bytes"]
+            self._lost_since = self._refused_since = None
+            self._damages = 0
 
 
 def below(rows: List[Json]) -> List[Json]:

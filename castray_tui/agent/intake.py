@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import queue
 import struct
 import threading
@@ -16,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from . import wire
 from .buffers import BufferPool, Chunk
-from .content import Content, unpack_head, whole_digest
+from .content import Content, digest_of, unpack_head, whole_digest
 from .files import FileRefusedError
 from .layout import Layout, Segment
 from .manifest import Manifest
@@ -74,7 +75,7 @@ class Intake(Content):
         return number not in self.skip
 
     def position(self) -> Json:
-        """Where a feeder goes on: the next chunk, and what shows that the one before is the same."""
+        """Where a feeder goes on: the next chunk, and what shows that those before are the same."""
         with self.changed:
             at = self.ready
         answer: Json = {"want": at, "skip": sorted(self.skip)}
@@ -283,15 +284,37 @@ class Intake(Content):
         self.finish(digest)
         with self._ending:
             if self.verdict is None:
-                self._opened().publish()
-                self.end("verified", None, None)
+                self.end(self._published(digest), None, None)
+
+    def _published(self, digest: str) -> str:
+        """Gives the content its real name; the verdict."""
+        try:
+            self._opened().publish()
+        except FileRefusedError as refusal:
+            # Somebody else was quicker, maybe with the same: raylets of one host share its disk.
+            if refusal.code != "exists" or self.manifest.is_tree or not self._is_there(digest):
+                raise
+            return "identical"
+        return "verified"
+
+    def _is_there(self, digest: str) -> bool:
+        try:
+            fd = os.open(self.order["path"], os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            return "sha256:" + digest_of(fd) == digest
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
 
     def end(self, verdict: str, code: Optional[str], reason: Optional[str]) -> None:
         """The verdict, unless there is one; without ``verified``, what is here is thrown away."""
         with self._ending:
             if self.verdict is not None:
                 return
-            if verdict != "verified":
+            if verdict in ("failed", "cancelled"):
                 self.digest = None
                 self.throw_away()
             if self._started is not None:
@@ -313,7 +336,11 @@ class Intake(Content):
         """Another attempt begins; whether what is here can be gone on with."""
         if self.verdict == "failed" and not self.is_over:
             self.verdict = self.code = self.reason = None
-        return self.verdict in (None, "verified") and self.failure is None and self._refusal is None
+        return (
+            self.verdict in (None, "verified", "identical")
+            and self.failure is None
+            and self._refusal is None
+        )
 
     @property
     def is_over(self) -> bool:

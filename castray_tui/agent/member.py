@@ -67,6 +67,7 @@ class Member:
         self._rows: Dict[int, Json] = {}
         self._unsent: Dict[int, None] = {}
         self._epoch = -1
+        self._fed_times = 0
         self._feeder_index = SOURCE_INDEX
         self._news = threading.Event()
         self._cancelled_at = 0.0
@@ -74,9 +75,8 @@ class Member:
             content.on_verdict = self._news.set
         self._feeder: Optional[wire.Channel] = None
         self._feeder_endpoints: List[Any] = []
-        self._orphan_since: Optional[float] = None
 
-    # --- the source ---------------------------------------------------------------------------------
+    # --- the source -------------------------------------------------------------------------------
 
     def set_out(self, tree: List[Json], settings: Json) -> None:
         """Begins to feed a whole tree.
@@ -189,7 +189,7 @@ class Member:
         with self.content.changed:
             self.content.changed.notify_all()
 
-    # --- what feeds ask and tell --------------------------------------------------------------------
+    # --- what feeds ask and tell ------------------------------------------------------------------
 
     def opening(self) -> Json:
         """What a child is told first."""
@@ -260,7 +260,7 @@ class Member:
             self.content.is_feeding_others = True
         feed.start()
 
-    # --- being fed ----------------------------------------------------------------------------------
+    # --- being fed --------------------------------------------------------------------------------
 
     def serve_feeder(self, channel: wire.Channel, endpoints: List[Any]) -> None:
         """Takes in what a feeder sends, feeds those below, and tells of both; until all is done.
@@ -282,7 +282,7 @@ class Member:
                 return
             self._epoch, self._feeder_index = epoch, opening["feeder"]
             before, self._feeder = self._feeder, channel
-            self._orphan_since = None
+            self._fed_times += 1
             self._above = opening["above"]
             self._feeder_endpoints = endpoints
             self.patience_seconds = float(opening["patience"])
@@ -296,7 +296,6 @@ class Member:
             with self._lock:
                 if self._feeder is channel:
                     self._feeder = None
-                    self._orphan_since = time.monotonic()
                     if not self._is_done():
                         threading.Thread(
                             target=self._seek_feeder, name="castray-orphan", daemon=True
@@ -319,9 +318,9 @@ class Member:
                 content.take(channel)
             except wire.WireError:
                 if content.is_damaged:
-                    channel.send({"damaged": 1})
+                    channel.send({"damaged": content.ready})
                 raise
-            if content.verdict != "verified":
+            if content.verdict in ("failed", "cancelled"):
                 self._stop_feeds()
             self._stay(channel)
         finally:
@@ -408,18 +407,24 @@ class Member:
         except (OSError, ValueError, wire.WireError):
             channel.close()
 
-    # --- without a feeder -----------------------------------------------------------------------------
+    # --- without a feeder -------------------------------------------------------------------------
 
-    def _seek_feeder(self) -> None:
+    def seek(self, endpoints: List[Any]) -> None:
+        """Dials a feeder that waits for this target, until it has been fed by somebody."""
+        self._feeder_endpoints = endpoints
+        threading.Thread(
+            target=self._seek_feeder, args=(0.0,), name="castray-seek", daemon=True
+        ).start()
+
+    def _seek_feeder(self, pause_seconds: float = _ORPHAN_SECONDS) -> None:
         """Dials those above, one after another, until somebody feeds this target again."""
         assert isinstance(self.content, Intake)  # noqa: S101  (the source has no feeder to lose)
         began = time.monotonic()
-        pause_seconds = _ORPHAN_SECONDS
         while not self.is_stopping and time.monotonic() - began < self.patience_seconds:
             time.sleep(pause_seconds)
-            pause_seconds = 1.0
+            pause_seconds = min(max(pause_seconds * 2, 0.1), 1.0)
             with self._lock:
-                if self._feeder is not None or self._orphan_since is None or self._is_done():
+                if self._feeder is not None or self._is_done():
                     return
                 places = [self._feeder_endpoints, *self._above]
             for endpoints in places:
@@ -436,22 +441,18 @@ class Member:
             channel = self.dial(endpoints, wire.HANDSHAKE_SECONDS)
         except (OSError, wire.WireError):
             return False
-        return self.dialed(channel, endpoints)
-
-    def dialed(self, channel: wire.Channel, endpoints: List[Any]) -> bool:
-        """This target's agent dialed somebody to be fed; whether that was taken up."""
-        fed_before = self._epoch
+        fed_before = self._fed_times
         try:
             channel.send({"role": "taker", "index": self.index, "epoch": max(self._epoch, 0)})
             self.serve_feeder(channel, endpoints)
         except (OSError, ValueError, wire.WireError):
-            pass  # Whoever lost it sees to it: a new thread seeks, if it had begun.
+            pass  # If it had been fed, another thread seeks from now on.
         finally:
             channel.close()
-        return self._epoch != fed_before or self._is_done()
+        return self._fed_times != fed_before or self._is_done()
 
     def accept_taker(self, channel: wire.Channel, hello: Json) -> bool:
-        """Somebody dialed to be fed from here; returns when that is over, False if not from here."""
+        """Somebody dialed to be fed from here; returns when that is over, False if it cannot be."""
         index = int(hello["index"])
         with self._lock:
             feed = next(

@@ -328,10 +328,7 @@ class NodeAgent:
     def _dial(self, arguments: Json) -> Json:
         """Connects to a target's feeder, which waits for it."""
         known = self._known(arguments["transfer"])
-        member = known.targets[arguments["index"]]
-        endpoints = arguments["endpoints"]
-        channel = member.dial(endpoints, wire.HANDSHAKE_SECONDS)
-        self._in_thread(lambda: member.dialed(channel, endpoints))
+        known.targets[arguments["index"]].seek(arguments["endpoints"])
         return {}
 
     def _bridge(self, arguments: Json) -> Json:
