@@ -257,3 +257,20 @@ def test_a_source_that_changes_under_way_is_delivered_to_nobody(
     assert verdicts(status) == ["failed", "failed"]
     assert "changed" in status["error"]
     assert not (tmp_path / "out" / "t0").exists()
+
+
+def test_both_sides_may_dial_the_bridge(make_leg: MakeLeg, source: Path, tmp_path: Path) -> None:
+    leg = make_leg(1)
+    middle = NodeAgent("127.0.0.1", (0, 0))
+    leg.scan(source)
+    leg.allow(0, tmp_path / "t")
+    secret = {"transfer": leg.transfer, "secret": leg.secret.hex(), "targets": []}
+    meeting = {"transfer": leg.transfer, "bridge": "b" * 32, "index": 0}
+    middle.call("allow", secret)
+    hello = middle.call("bridge", {**meeting, "feeder": None, "taker": None})
+    leg.send([leg.row(0, mode="tunnel", endpoints=hello["endpoints"], bridge="b" * 32)])
+    leg.targets[0].call("dial", {**meeting, "endpoints": hello["endpoints"]})
+    status = leg.ended()
+    middle.close()
+    assert verdicts(status) == ["verified"]
+    assert (tmp_path / "t").read_bytes() == source.read_bytes()

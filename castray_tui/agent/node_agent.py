@@ -326,8 +326,14 @@ class NodeAgent:
         return {"results": results, "rates": rates}
 
     def _dial(self, arguments: Json) -> Json:
-        """Connects to a target's feeder, which waits for it."""
+        """Connects to a target's feeder, which waits for it, or to a bridge that leads there."""
         known = self._known(arguments["transfer"])
+        if arguments.get("bridge"):
+            identity = bytes.fromhex(arguments["transfer"])
+            channel = wire.dial(pairs(arguments["endpoints"]), known.secret, wire.DATA, identity)
+            channel.send({"role": "bridge", "bridge": arguments["bridge"], "side": bridge.TAKER})
+            self._in_thread(functools.partial(self._be_met, channel, known, identity))
+            return {}
         known.targets[arguments["index"]].seek(arguments["endpoints"])
         return {}
 
@@ -490,12 +496,17 @@ class NodeAgent:
                     if member.accept_taker(across, {"index": hello["index"], "epoch": 0}):
                         return
         elif role == "tunnel":
+            self._be_met(channel, known, identity)
+        elif role == "probe":
+            _answer_probe(channel, int(hello["bytes"]))
+
+    def _be_met(self, channel: wire.Channel, known: _Known, identity: bytes) -> None:
+        """The taker's end of a bridge: its feeder shakes hands through it."""
+        with contextlib.closing(channel), contextlib.suppress(OSError, wire.WireError):
             bridge.wait_until_joined(channel)
             across, _, _ = wire.answer_dialer(channel.sock, self._key_of, lambda nonce: True)
             with contextlib.closing(across):
                 self._serve(across, known, identity)
-        elif role == "probe":
-            _answer_probe(channel, int(hello["bytes"]))
 
     def _forget_old(self) -> None:
         """Drops what nobody used for long (its castray died before it could say so)."""
