@@ -165,7 +165,7 @@ async def _cp(
     arguments: argparse.Namespace, loaded: LoadedSettings, request: TransferRequest
 ) -> int:
     ui = loaded.settings.ui
-    async with engine_of(loaded.settings) as engine:
+    async with engine_of(loaded.settings, for_transfer=True) as engine:
         await connect_named(engine, loaded, (*request.sources, *request.targets))
         if arguments.dry_run:
             plan = await engine.plan_transfer(request)

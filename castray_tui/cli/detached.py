@@ -94,7 +94,7 @@ async def _transfer(
 ) -> int:
     request = cp.request_of(arguments, loaded)
     ascii_only = loaded.settings.ui.ascii
-    async with engine_of(loaded.settings) as engine:
+    async with engine_of(loaded.settings, for_transfer=True) as engine:
         transfer = await _planned(arguments, loaded, engine, request)
         print_transfer(transfer, as_json=arguments.json, ascii_only=ascii_only)
         if transfer.state in ENDED:

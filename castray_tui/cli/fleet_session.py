@@ -28,11 +28,17 @@ class Failure:
 
 
 @contextlib.asynccontextmanager
-async def engine_of(settings: Settings) -> AsyncIterator[Engine]:
-    """An engine that does only what it is told, closed at the end."""
-    engine = Engine(settings)
+async def engine_of(settings: Settings, *, for_transfer: bool = False) -> AsyncIterator[Engine]:
+    """An engine that does only what it is told, closed at the end.
+
+    Args:
+        settings: The settings of this run.
+        for_transfer: Whether a transfer is all that is wanted: nothing else is looked at, and the
+            agents are left to whatever command comes next, for their idle time.
+    """
+    engine = Engine(settings, lingers=for_transfer)
     try:
-        await engine.start(background=False)
+        await engine.start(background=False, looks=not for_transfer)
         yield engine
     finally:
         # Shielded: an interrupted command still ends its polls, agents and child processes.

@@ -13,6 +13,8 @@ from castray_tui.core.engine import Engine
 from castray_tui.core.errors import UnreachableError
 from castray_tui.core.transfer.addresses import parse_address
 
+_WILDCARDS = frozenset("*?[")
+
 
 async def connect_named(engine: Engine, loaded: LoadedSettings, addresses: Iterable[str]) -> None:
     """Connects to the clusters that file addresses name.
@@ -29,9 +31,15 @@ async def connect_named(engine: Engine, loaded: LoadedSettings, addresses: Itera
     """
     parsed = [parse_address(text) for text in addresses]
     patterns = dict.fromkeys(each.cluster_pattern for each in parsed if not each.is_local)
+    if any(each.is_local for each in parsed):
+        engine.expect_local_files()
     if not patterns:
         return
-    report = await engine.discover() if loaded.settings.external_cluster.enabled else None
+    has_wildcard = any(_WILDCARDS & set(pattern) for pattern in patterns)
+    is_enabled = loaded.settings.external_cluster.enabled
+    if is_enabled and not has_wildcard and await engine.meet_again(patterns):
+        return
+    report = await engine.discover() if is_enabled else None
     found = [cluster.name for cluster in report.clusters] if report is not None else []
     known = sorted({*found, *(cluster.name for cluster in loaded.settings.clusters)})
     chosen: dict[str, bool] = {}

@@ -263,6 +263,14 @@ class Connections:
             read_only_reason=(cluster.read_only_reason or "it is read-only")
             if cluster.read_only
             else None,
+            found=replace(
+                connection.found,
+                name=connection.name,
+                gcs_address=cluster.gcs_address,
+                dashboard_url=cluster.dashboard_url,
+                ray_version=cluster.ray_version,
+            ),
+            entry_address=connection.entry.address if connection.entry else None,
         )
 
     # --- inside -------------------------------------------------------------------------------

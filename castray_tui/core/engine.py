@@ -11,21 +11,18 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from castray_tui.core.config import Settings
-from castray_tui.core.connections import Connections
-from castray_tui.core.discovery.run import DiscoveryRequest, discover
 from castray_tui.core.errors import CastrayError, TransferError
 from castray_tui.core.event_drafts import discovered_event, transfer_event
 from castray_tui.core.event_stream import EventStream
 from castray_tui.core.fleet import KEPT_TRANSFERS, FleetBoard, FleetParts, newest_first
 from castray_tui.core.journal import Journal
 from castray_tui.core.ledger import LedgerFilter
-from castray_tui.core.local_node import LocalNode
 from castray_tui.core.models import (
     LOCAL,
     Cluster,
@@ -41,18 +38,23 @@ from castray_tui.core.models import (
     TransferPlan,
     TransferRequest,
 )
-from castray_tui.core.monitor import ClusterView
-from castray_tui.core.own_cluster import OwnCluster
 from castray_tui.core.state_folder import state_dir
 
 if TYPE_CHECKING:
+    from castray_tui.core.connections import Connections
+    from castray_tui.core.discovery.run import DiscoveryRequest
     from castray_tui.core.left_transfers import LeftTransfers
+    from castray_tui.core.monitor import ClusterView
+    from castray_tui.core.own_cluster import OwnCluster
+    from castray_tui.core.reunion import Reunion
+    from castray_tui.core.transfer.access import ClusterDoor
     from castray_tui.core.transfer.service import TransferService
 
 _LOG = logging.getLogger(__name__)
 _JOURNAL_FILE = "journal.sqlite3"
 _ENDED = frozenset({"done", "partial", "failed", "cancelled"})
 _WHOLE_JOURNAL = 1_000_000
+_WATCH_LATER_SECONDS = 1.0
 _PROGRESS_STEPS = 10
 """A transfer tells of its progress as an event at most this often; snapshots show every step."""
 
@@ -64,21 +66,20 @@ class Engine:
 
     Args:
         settings: The settings of this run.
+        lingers: Whether agents are left, at the end, to whoever comes within their idle time; for
+            commands, which others may follow.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, lingers: bool = False) -> None:
         self._settings = settings
         self._state_dir = state_dir(settings)
         self._parts = FleetParts(read_only=settings.read_only)
         self._board = FleetBoard(self._parts)
         self._journal = Journal.open(self._state_dir / _JOURNAL_FILE)
         self._stream = EventStream(self._record)
-        self._connections = Connections(
-            settings,
-            on_view=self._viewed,
-            on_gone=self._gone,
-            on_event=self._stream.post,
-        )
+        self._connections_made: Connections | None = None
+        self._lingers = lingers
+        self._reunion: Reunion | None = None
         self._transfers: TransferService | None = None
         self._takes_up = False
         self._left: LeftTransfers | None = None
@@ -94,18 +95,24 @@ class Engine:
 
     # --- life ---------------------------------------------------------------------------------
 
-    async def start(self, *, background: bool = True) -> None:
+    async def start(self, *, background: bool = True, looks: bool = True) -> None:
         """Opens the journal and, with ``background``, begins what the settings ask for at the
         start: the local node, discovery, connections, periodic discovery.
 
         Args:
             background: False for a command that gives every order itself; the local node is
                 measured all the same.
+            looks: False for one that wants neither the local node's figures nor what the journal
+                holds.
         """
         self._stream.on_event = self._told
         self._stream.start()
+        if not looks:
+            return
         for transfer in await self._journal.transfers(limit=KEPT_TRANSFERS):
             self._parts.transfers.setdefault(transfer.id, transfer)
+        from castray_tui.core.local_node import LocalNode  # noqa: PLC0415
+
         local = LocalNode(
             interval_seconds=self._settings.external_cluster.poll_interval, on_node=self._local
         )
@@ -129,7 +136,8 @@ class Engine:
             await asyncio.gather(self._discovery, return_exceptions=True)
         if self._transfers is not None:
             await self._transfers.close()
-        await self._connections.close()
+        if self._connections_made is not None:
+            await self._connections_made.close()
         if self._own is not None:
             await self._own.stop()
         await asyncio.gather(*self._saves)
@@ -148,6 +156,21 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    @property
+    def _connections(self) -> Connections:
+        """Made, and imported, when it is first needed: it takes longer than a small transfer, which
+        need not ask a cluster anything where agents run already."""
+        if self._connections_made is None:
+            from castray_tui.core.connections import Connections  # noqa: PLC0415
+
+            self._connections_made = Connections(
+                self._settings,
+                on_view=self._viewed,
+                on_gone=self._gone,
+                on_event=self._stream.post,
+            )
+        return self._connections_made
 
     # --- what is known ------------------------------------------------------------------------
 
@@ -299,6 +322,45 @@ class Engine:
         """Starts a transfer; its progress is in ``fleet.transfers`` and in events."""
         return await self._service().start(request)
 
+    async def meet_again(self, names: Collection[str]) -> bool:
+        """Goes straight to the agents that an earlier castray left on these clusters, which saves
+        finding out about the clusters first; that is made up for in the background.
+
+        Returns:
+            Whether all of them were met; if not, connect to them as to any other.
+        """
+        if self._reunion is None:
+            from castray_tui.core.reunion import Reunion  # noqa: PLC0415
+
+            self._reunion = Reunion(self._settings, self._state_dir, self._service())
+        for met in await self._reunion.meet(names):
+            self._parts.views[met.cluster.key] = (met.cluster, met.nodes)
+            self._board.touch()
+            self._spawn(self._watch_later(met.contact.found), f"watch {met.cluster.name} later")
+        return self._reunion.has_met(names)
+
+    async def _watch_later(self, found: DiscoveredCluster) -> None:
+        """What a coordinator tells is enough for a transfer that goes well; a longer one may have
+        to know of its nodes and jobs."""
+        await asyncio.sleep(_WATCH_LATER_SECONDS)
+        # In a thread: importing takes longer than a small transfer may be held up.
+        await asyncio.to_thread(import_module, "castray_tui.core.connections")
+        self._connections.watch(found)
+
+    def expect_local_files(self) -> None:
+        """Starts this machine's agent, which a transfer will need soon."""
+        self._spawn(self._service().start_local_agent(), "local agent")
+
+    def door(self, cluster_key: str) -> ClusterDoor:
+        """How agents are put on a connected cluster; NotFoundError where it is not connected."""
+        made = self._connections_made
+        is_watched = made is not None and cluster_key in made.keys()  # noqa: SIM118  no mapping
+        if self._reunion is not None and not is_watched:
+            ahead = self._reunion.door(cluster_key)
+            if ahead is not None:
+                return ahead
+        return self._connections.door(cluster_key)
+
     async def find_out_about_left(self) -> None:
         """Finds out what became of transfers whose castray ended before they did.
 
@@ -359,8 +421,9 @@ class Engine:
                 settings=self._settings,
                 state_dir=self._state_dir,
                 fleet=lambda: self.fleet,
-                access=self._connections,
+                access=self,
                 publish=self._transfer_changed,
+                lingers=self._lingers,
             )
         return self._transfers
 
@@ -374,6 +437,8 @@ class Engine:
         timeout_seconds: float | None,
     ) -> DiscoveryRequest:
         external = self._settings.external_cluster
+        from castray_tui.core.discovery.run import DiscoveryRequest  # noqa: PLC0415
+
         return DiscoveryRequest(
             methods=external.discovery_methods if methods is None else tuple(methods),
             ports=external.port_scan_range if ports is None else ports,
@@ -386,6 +451,8 @@ class Engine:
         )
 
     async def _discover(self, request: DiscoveryRequest) -> DiscoveryReport:
+        from castray_tui.core.discovery.run import discover  # noqa: PLC0415
+
         self._parts.discovering = True
         self._board.touch()
         before = {cluster.key: cluster for cluster in self._parts.discovered}
@@ -441,6 +508,8 @@ class Engine:
         """Starts a small cluster of castray's own where there is no other."""
         if self._parts.discovered or self._connections.keys():
             return
+        from castray_tui.core.own_cluster import OwnCluster  # noqa: PLC0415
+
         try:
             self._own = await OwnCluster.start(node_count=1)
             await self.connect(self._own.dashboard_address)
@@ -451,6 +520,8 @@ class Engine:
 
     def _viewed(self, view: ClusterView) -> None:
         cluster = view.cluster
+        if cluster.state == "connecting" and self._reunion and self._reunion.knows(cluster.key):
+            return  # More is known of it already.
         self._parts.views[cluster.key] = (cluster, view.nodes)
         self._board.touch()
         if self._takes_up and cluster.state == "connected" and cluster.key not in self._looked_on:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from castray_tui.core.ray_api.jobs import JobClient
-from castray_tui.core.ray_api.tokens import Token
+from castray_tui.core.models import DiscoveredCluster
+
+if TYPE_CHECKING:
+    from castray_tui.core.ray_api.jobs import JobClient
+    from castray_tui.core.ray_api.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class ClusterDoor:
         gcs_address: ``host:port``.
         head_agent_url: ``http://<head>:<port>`` of the head node's agent, if known.
         read_only_reason: Why nothing may be started there; None where it may.
+        found: The cluster as it was found, under the name that castray shows.
+        entry_address: Address of the ``[[clusters]]`` entry that it goes by, or None.
     """
 
     key: str
@@ -35,6 +40,8 @@ class ClusterDoor:
     ray_version: str | None = None
     token: Token | None = field(default=None, repr=False)
     read_only_reason: str | None = None
+    found: DiscoveredCluster | None = None
+    entry_address: str | None = None
 
 
 class ClusterAccess(Protocol):

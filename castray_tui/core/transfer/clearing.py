@@ -25,16 +25,23 @@ _END_SECONDS = 15.0
 _RAY_NOTICES_SECONDS = 3.5
 _LOOK_AGAIN_SECONDS = 2.5
 _POLL_SECONDS = 0.3
+_LINGER_SECONDS = 86_400.0
+_LINGER_POLL_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class LeftJob:
-    """A coordinator's job that is about to end, and whose record is to go."""
+    """A coordinator's job that is about to end, and whose record is to go.
+
+    Attributes:
+        lingers: It ends only when nobody needed it for the idle time, whenever that is.
+    """
 
     url: str
     submission_id: str
     agent: bool = False
     token: Token | None = None
+    lingers: bool = False
 
 
 async def delete_when_ended(left: LeftJob) -> None:
@@ -45,8 +52,10 @@ async def delete_when_ended(left: LeftJob) -> None:
     """
     jobs = JobClient(left.url, token=left.token, agent=left.agent)
     try:
-        if not left.agent:
-            await _wait_for_end(jobs, left.submission_id)
+        if left.lingers:
+            await _wait_for_end(jobs, left.submission_id, _LINGER_SECONDS, _LINGER_POLL_SECONDS)
+        elif not left.agent:
+            await _wait_for_end(jobs, left.submission_id, _END_SECONDS, _POLL_SECONDS)
         for pause_seconds in (_RAY_NOTICES_SECONDS, _LOOK_AGAIN_SECONDS):
             await asyncio.sleep(pause_seconds)
             with contextlib.suppress(NotFoundError):
@@ -55,20 +64,25 @@ async def delete_when_ended(left: LeftJob) -> None:
         await jobs.aclose()
 
 
-async def _wait_for_end(jobs: JobClient, submission_id: str) -> None:
-    deadline = time.monotonic() + _END_SECONDS
+async def _wait_for_end(
+    jobs: JobClient, submission_id: str, patience_seconds: float, poll_seconds: float
+) -> None:
+    deadline = time.monotonic() + patience_seconds
     with contextlib.suppress(NotFoundError):
         while not (await jobs.info(submission_id)).finished:
             if time.monotonic() > deadline:
                 raise TransferError(f"Job {submission_id} does not end")
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(poll_seconds)
 
 
 def hand_over(left: Sequence[LeftJob]) -> None:
     """Starts a process that removes the records while castray itself ends.
 
-    It ends by itself within half a minute. Tokens go over its standard input.
+    It ends by itself within half a minute, or where coordinators linger, when these have ended.
+    Tokens go over its standard input.
     """
+    # An agent's job API does not tell whether a job has ended; the next castray removes that one.
+    left = [job for job in left if not (job.agent and job.lingers)]
     if not left:
         return
     told = [
@@ -77,6 +91,7 @@ def hand_over(left: Sequence[LeftJob]) -> None:
             "submission_id": job.submission_id,
             "agent": job.agent,
             "token": job.token.reveal() if job.token else None,
+            "lingers": job.lingers,
         }
         for job in left
     ]
@@ -114,6 +129,7 @@ def main() -> None:
             submission_id=told["submission_id"],
             agent=told["agent"],
             token=Token(told["token"], origin="castray") if told["token"] else None,
+            lingers=told["lingers"],
         )
         for told in json.load(sys.stdin)
     ]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from castray_tui.core.text_safety import safe_text
 from castray_tui.core.transfer import shipping
 from castray_tui.core.transfer.access import ClusterDoor
 from castray_tui.core.transfer.clearing import LeftJob, hand_over
+from castray_tui.core.transfer.contacts import ControlPlace
 from castray_tui.core.transfer.control_connection import connect_to_coordinator
 from castray_tui.core.transfer.driver_process import DriverProcess, left_drivers
 from castray_tui.core.transfer.sessions import ClusterSession
@@ -41,6 +42,7 @@ _LOG_INTERVAL_SECONDS = 0.2
 _INFO_INTERVAL_SECONDS = 1.0
 _END_SECONDS = 8.0
 _SECOND_START_SECONDS = 1.0
+_MEET_SECONDS = 2.0
 _AGENT_JOBS_SINCE = (2, 49)
 
 
@@ -54,9 +56,11 @@ class Coordinator:
 
     Attributes:
         submission_id: Of its job; None where it is a process beside castray.
+        place: Where its control port is.
     """
 
     session: ClusterSession
+    place: ControlPlace
     jobs: JobClient | None = None
     submission_id: str | None = None
     driver: DriverProcess | None = None
@@ -76,6 +80,15 @@ class Coordinator:
         if self.owns_client and self.jobs is not None:
             await self.jobs.aclose()
         return left
+
+    async def leave_running(self) -> LeftJob | None:
+        """Hangs up, and leaves the coordinator to whoever comes within its idle time; what is
+        returned is the job whose record has to be removed when that is over."""
+        await self.session.close()
+        left = self.left_job()
+        if self.owns_client and self.jobs is not None:
+            await self.jobs.aclose()
+        return None if left is None else replace(left, lingers=True)
 
     def left_job(self) -> LeftJob | None:
         """The job whose record stays when the coordinator ends; None where it is no job."""
@@ -137,8 +150,8 @@ class CoordinatorStarter:
             for driver in left_drivers(self._state_dir, door.key):
                 if driver.is_alive():
                     with contextlib.suppress(TransferError):
-                        session = await self._connect(driver.log(), ["127.0.0.1"])
-                        return Coordinator(session, driver=driver)
+                        session, place = await self._connect(driver.log(), ["127.0.0.1"])
+                        return Coordinator(session, place, driver=driver)
             return None
         prefix = shipping.own_prefix(self._key) + shipping.source_hash()
         for job in await door.jobs.list():
@@ -146,9 +159,13 @@ class CoordinatorStarter:
                 submission_id = str(job.submission_id)
                 with contextlib.suppress(TransferError, NotFoundError, RayAnswerError):
                     log = await door.jobs.logs(submission_id)
-                    session = await self._connect(log, door.control_hosts)
+                    session, place = await self._connect(log, door.control_hosts)
                     return Coordinator(
-                        session, jobs=door.jobs, submission_id=submission_id, token=door.token
+                        session,
+                        place,
+                        jobs=door.jobs,
+                        submission_id=submission_id,
+                        token=door.token,
                     )
         return None
 
@@ -167,7 +184,7 @@ class CoordinatorStarter:
         )
         try:
             log = await self._ready_log(door, jobs, submission_id)
-            session = await self._connect(log, door.control_hosts)
+            session, place = await self._connect(log, door.control_hosts)
         except BaseException:
             with contextlib.suppress(CastrayError):
                 await jobs.stop(submission_id)
@@ -175,6 +192,7 @@ class CoordinatorStarter:
             raise
         return Coordinator(
             session,
+            place,
             jobs=jobs,
             submission_id=submission_id,
             owns_client=owns_client,
@@ -209,16 +227,29 @@ class CoordinatorStarter:
             remedy="Look at the cluster's jobs: its head may have no room for another driver",
         )
 
-    async def _connect(self, log: str, hosts: Sequence[str]) -> ClusterSession:
+    async def meet(self, place: ControlPlace) -> Coordinator:
+        """The coordinator that was noted to be at a place.
+
+        Raises:
+            TransferError: It is not there any more.
+        """
+        try:
+            key = keys.agree(self._key.private, place.public_key, CONTROL_CONTEXT)
+        except ValueError as error:
+            raise TransferError(f"A noted coordinator has no usable key: {error}") from None
+        connection = await connect_to_coordinator(place.hosts, place.port, key, _MEET_SECONDS)
+        return Coordinator(ClusterSession(connection, key), place)
+
+    async def _connect(self, log: str, hosts: Sequence[str]) -> tuple[ClusterSession, ControlPlace]:
         ready = next((line for line in read_lines(log) if line["castray"] == "ready"), None)
         try:
             if ready is None:
                 raise ValueError("no line that says so")
-            port = int(ready["port"])
-            key = keys.agree(self._key.private, int(ready["key"], 16), CONTROL_CONTEXT)
+            place = ControlPlace(tuple(hosts), int(ready["port"]), int(ready["key"], 16))
+            key = keys.agree(self._key.private, place.public_key, CONTROL_CONTEXT)
         except (KeyError, TypeError, ValueError) as error:
             raise TransferError(f"A coordinator's log does not say where it is: {error}") from None
-        return ClusterSession(await connect_to_coordinator(hosts, port, key), key)
+        return ClusterSession(await connect_to_coordinator(hosts, place.port, key), key), place
 
     async def _start_without_dashboard(self, door: ClusterDoor) -> Coordinator:
         own_version = metadata.version("ray")
@@ -228,11 +259,12 @@ class CoordinatorStarter:
                 self._state_dir, door.key, {**config, "gcs_address": door.gcs_address}, door.token
             )
             try:
-                session = await self._connect(await driver.ready_log(START_SECONDS), ["127.0.0.1"])
+                log = await driver.ready_log(START_SECONDS)
+                session, place = await self._connect(log, ["127.0.0.1"])
             except BaseException:
                 await driver.end()
                 raise
-            return Coordinator(session, driver=driver)
+            return Coordinator(session, place, driver=driver)
         if door.head_agent_url is not None and _version(door.ray_version) >= _AGENT_JOBS_SINCE:
             jobs = JobClient(door.head_agent_url, token=door.token, agent=True)
             try:

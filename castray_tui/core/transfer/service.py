@@ -24,6 +24,7 @@ from castray_tui.core.models import (
 from castray_tui.core.transfer import progress
 from castray_tui.core.transfer.access import ClusterAccess
 from castray_tui.core.transfer.addresses import parse_address
+from castray_tui.core.transfer.contacts import Contact
 from castray_tui.core.transfer.owner_lock import OwnerLock, is_owner_alive
 from castray_tui.core.transfer.preparation import Preparation, Way, open_ways, prepare
 from castray_tui.core.transfer.selection import Place, Selection, select
@@ -63,6 +64,7 @@ class TransferService:
         access: Gives the way in to each cluster.
         publish: Called with every new state of a transfer, at most five times a second and on
             every verdict.
+        lingers: Whether agents are left, at the end, to whoever comes within their idle time.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class TransferService:
         fleet: Callable[[], Fleet],
         access: ClusterAccess,
         publish: Callable[[Transfer], None],
+        lingers: bool = False,
     ) -> None:
         self._settings = settings
         self._state_dir = state_dir
@@ -87,7 +90,23 @@ class TransferService:
             access=access,
             on_event=self._on_event,
             on_closed=self._on_session_closed,
+            lingers=lingers,
         )
+
+    # --- being early --------------------------------------------------------------------------
+
+    async def meet(self, contact: Contact) -> list[Json]:
+        """Goes to the coordinator that was noted for a cluster; what it lists as its nodes.
+
+        Raises:
+            TransferError: It does not run any more, or cannot be reached.
+        """
+        return await self._keeper.meet(contact)
+
+    async def start_local_agent(self) -> None:
+        """Starts the agent process of this machine, which a transfer will need soon."""
+        with contextlib.suppress(CastrayError, OSError):  # whoever needs it is told why
+            await self._keeper.session(LOCAL)
 
     # --- orders -------------------------------------------------------------------------------
 

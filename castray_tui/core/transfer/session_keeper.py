@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from castray_tui.core.config import TransferSettings
-from castray_tui.core.errors import CastrayError
+from castray_tui.core.errors import CastrayError, NotFoundError, TransferError
 from castray_tui.core.models import LOCAL
 from castray_tui.core.transfer import shipping
 from castray_tui.core.transfer.access import ClusterAccess, ClusterDoor
 from castray_tui.core.transfer.adoption import collect_ended
 from castray_tui.core.transfer.clearing import LeftJob, delete_when_ended, hand_over
+from castray_tui.core.transfer.contacts import Contact, ContactBook
 from castray_tui.core.transfer.coordinators import Coordinator, CoordinatorStarter
 from castray_tui.core.transfer.sessions import LocalSession, Session
 
 Json = dict[str, Any]
+
+_LIST_SECONDS = 5.0
 
 
 class SessionKeeper:
@@ -30,6 +33,8 @@ class SessionKeeper:
         on_event: Told every event of every session.
         on_closed: Told the key of a cluster, or ``local``, whose session ended by itself; returns
             whether what it left behind is still needed.
+        lingers: Whether coordinators and agents are left, at the end, to whoever comes within
+            their idle time.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class SessionKeeper:
         access: ClusterAccess,
         on_event: Callable[[Json], None],
         on_closed: Callable[[str], bool],
+        lingers: bool = False,
     ) -> None:
         self._settings = settings
         self._state_dir = state_dir
@@ -52,6 +58,9 @@ class SessionKeeper:
         self._key_made: shipping.CastrayKey | None = None
         self._clearing: dict[asyncio.Task[None], LeftJob] = {}
         self._is_closing = False
+        self._lingers = lingers
+        self._contacts = ContactBook(state_dir)
+        self._noted: dict[str, Coordinator] = {}
 
     async def session(self, cluster_key: str) -> Session:
         """The session of a cluster, or of this machine for ``local``; opened if there is none.
@@ -67,7 +76,44 @@ class SessionKeeper:
             task = self._coordinators[cluster_key] = asyncio.create_task(self._starter().get(door))
         coordinator = await asyncio.shield(task)
         self._listen(cluster_key, coordinator)
+        if coordinator is not self._noted.get(cluster_key):
+            self._noted[cluster_key] = coordinator
+            self._note(cluster_key, coordinator)
         return coordinator.session
+
+    def _note(self, cluster_key: str, coordinator: Coordinator) -> None:
+        with contextlib.suppress(NotFoundError):  # let go meanwhile
+            door = self._access.door(cluster_key)
+            if door.found is not None:
+                self._contacts.note(Contact(door.found, door.entry_address, coordinator.place))
+
+    async def meet(self, contact: Contact) -> list[Json]:
+        """Goes to the coordinator that was noted for a cluster.
+
+        Returns:
+            The cluster's nodes, as the coordinator lists them.
+
+        Raises:
+            TransferError: It does not run any more, or cannot be reached.
+        """
+        key = contact.found.key
+        try:
+            coordinator = await self._starter().meet(contact.place)
+        except TransferError:
+            self._contacts.forget(key)
+            raise
+        try:
+            nodes = await coordinator.session.request({"nodes": 1}, _LIST_SECONDS)
+        except BaseException:
+            await coordinator.session.close()
+            raise
+        if key in self._coordinators:  # opened meanwhile
+            await coordinator.session.close()
+        else:
+            self._coordinators[key] = asyncio.create_task(_ready(coordinator))
+            self._noted[key] = coordinator
+            self._listen(key, coordinator)
+        return nodes
 
     async def collect_ended(self, door: ClusterDoor) -> list[Json]:
         """The results that ended coordinators left on a cluster; their records are removed."""
@@ -125,7 +171,12 @@ class SessionKeeper:
         with contextlib.suppress(CastrayError, asyncio.CancelledError):
             coordinator = await task
             coordinator.session.on_closed = lambda: None
-            return await coordinator.release()
+            if self._lingers and self._is_closing:
+                return await coordinator.leave_running()
+            left = await coordinator.release()
+            if left is not None or coordinator.driver is not None:
+                self._contacts.forget(cluster_key)
+            return left
         return None
 
     async def _local_session(self) -> LocalSession:
