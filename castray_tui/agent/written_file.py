@@ -94,7 +94,7 @@ class Flusher:
         every_bytes: How much must have come since the last time.
     """
 
-    def __init__(self, sync: Callable[[], None], every_bytes: int) -> None:
+    def __init__(self, sync: Callable[[], object], every_bytes: int) -> None:
         self._sync = sync
         self._every_bytes = every_bytes
         self._flushed_bytes = 0
