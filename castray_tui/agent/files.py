@@ -179,17 +179,17 @@ def plan_target(order: Json, reserved_bytes: Callable[[int], int]) -> Json:
     try:
         path = answer["path"] = final_path(order["path"], order["source"]["name"])
         check_roots(path, order["roots"])
-        existing = _existing(path)
+        existing = existing_file(path)
         if existing is not None and stat.S_ISREG(existing.st_mode):
             answer["existing_bytes"] = existing.st_size
-        folder = _nearest_folder(os.path.dirname(path))
+        folder = nearest_folder(os.path.dirname(path))
         disk = os.statvfs(folder)
         # File systems without blocks (/proc and its like) have no free space to speak of.
         free_bytes = answer["free_bytes"] = disk.f_bavail * disk.f_frsize if disk.f_blocks else None
         action = _action(path, existing, order)
         if action == "send" and free_bytes is not None:
             available = free_bytes - reserved_bytes(os.stat(folder).st_dev)
-            _check_space(path, order["source"]["size"], available, order["reserve_bytes"])
+            check_space(path, order["source"]["size"], available, order["reserve_bytes"])
         answer["action"] = action
     except FileRefusedError as refusal:
         answer["code"], answer["reason"] = refusal.code, refusal.reason
@@ -217,7 +217,11 @@ def _action(path: str, existing: Optional[os.stat_result], order: Json) -> str:
     return "compare" if order["overwrite"] == "if-different" and same_size else "send"
 
 
-def _existing(path: str) -> Optional[os.stat_result]:
+def existing_file(path: str) -> Optional[os.stat_result]:
+    """What a file at that path is, links followed; None if there is none.
+
+    Raises FileRefusedError for what is no file, and OSError.
+    """
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -232,7 +236,7 @@ def _existing(path: str) -> Optional[os.stat_result]:
     return status
 
 
-def _nearest_folder(folder: str) -> str:
+def nearest_folder(folder: str) -> str:
     """The folder, or the nearest one above it that exists and in which folders can be made."""
     while True:
         try:
@@ -246,16 +250,22 @@ def _nearest_folder(folder: str) -> str:
             folder = os.path.dirname(folder)
     if not stat.S_ISDIR(status.st_mode):
         raise FileRefusedError("not-a-folder", "{} is not a folder".format(folder))
+    check_writable(folder)
+    return folder
+
+
+def check_writable(folder: str) -> None:
+    """Raises FileRefusedError where nothing can be put into a folder."""
     if not os.access(folder, os.W_OK | os.X_OK):
         # os.access knows a read-only file system even for root, which file modes do not stop.
         read_only = bool(os.statvfs(folder).f_flag & getattr(os, "ST_RDONLY", 1))
         if read_only:
             raise FileRefusedError("read-only", "Read-only file system: {}".format(folder))
         raise FileRefusedError("permission", "Permission denied: {}".format(folder))
-    return folder
 
 
-def _check_space(path: str, size: int, available_bytes: int, reserve_bytes: int) -> None:
+def check_space(path: str, size: int, available_bytes: int, reserve_bytes: int) -> None:
+    """Raises FileRefusedError (``full``) where so many bytes would go into the reserve."""
     if size + reserve_bytes > available_bytes:
         raise FileRefusedError(
             "full",
