@@ -373,6 +373,7 @@ class TransferLeg:
         bytes_total: Size of the content; None until the node was asked.
         files: Number of files; None until the node was asked.
         digest: ``sha256:…`` of the content, when known.
+        token: The same as long as nothing in the source changes; None until the node was asked.
     """
 
     cluster: str
@@ -383,6 +384,7 @@ class TransferLeg:
     bytes_total: int | None = None
     files: int | None = None
     digest: str | None = None
+    token: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,22 @@ class OwnerLock:
 
     @classmethod
     def take(cls, state_dir: Path, transfer_id: str) -> OwnerLock | None:
-        """Marks a transfer as run by this process; None where the state folder cannot be used."""
+        """Marks a transfer as run by this process; None where the state folder cannot be used.
+
+        Raises:
+            BlockingIOError: Another process runs it.
+        """
         path = state_dir / _FOLDER / transfer_id
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             return None
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
         return cls(path, descriptor)
 
     def release(self) -> None:

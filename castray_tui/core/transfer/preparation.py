@@ -1,156 +1,152 @@
-"""Everything that is found out, and got ready, before the first byte of a transfer."""
+"""Everything that is found out about one leg of a transfer before its first byte: what the source
+holds, and what would become of every target. Changes no file."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from castray_tui.agent.files import FileRefusedError, probe_source
-from castray_tui.core.config import TransferSettings
+from castray_tui.agent.files import absolute, refusal_of
 from castray_tui.core.errors import CastrayError, TransferError
-from castray_tui.core.models import Overwrite, PlannedTarget
+from castray_tui.core.models import PlannedTarget
 from castray_tui.core.text_safety import safe_text
-from castray_tui.core.transfer.selection import Place, Selection
-from castray_tui.core.transfer.sessions import AgentRefusedError, Session, call, call_all
+from castray_tui.core.transfer.comparing import compare
+from castray_tui.core.transfer.options import SendOptions
+from castray_tui.core.transfer.participants import (
+    ORDER_SECONDS,
+    Preparation,
+    PreparedTarget,
+    Source,
+    ask_each,
+    endpoints_of,
+)
+from castray_tui.core.transfer.selection import Leg, Place
+from castray_tui.core.transfer.sessions import AgentRefusedError, Session, call
 
 Json = dict[str, Any]
 
 AGENT_START_SECONDS = 45.0
-_ORDER_SECONDS = 60.0
-_DIGEST_SECONDS = 3600.0
-_SIGNATURE = ("size", "mtime_ns", "inode", "device", "machine")
+_SCAN_SECONDS = 1800.0
+_REASON_LIMIT = 1000
 
 SessionFor = Callable[[str], Awaitable[Session]]
 """Gives the session of a cluster by its key, ``local`` included; raises CastrayError."""
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedTarget:
-    """One target after it was looked at.
-
-    Attributes:
-        plan: What would happen to it.
-        session: Of its cluster; None where there is none, and the plan refuses.
-        endpoints: Where its agent listens.
-        path: The real one on its node, as its agent worked it out; ``plan.path`` is for eyes.
-        code: The agent's short word for why it is refused.
-    """
-
-    plan: PlannedTarget
-    place: Place
-    session: Session | None = None
-    endpoints: tuple[tuple[str, int], ...] = ()
-    path: str = ""
-    code: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """A transfer after everybody was asked.
-
-    Attributes:
-        source: What the source's agent said: ``path``, ``name``, ``size``, ``mode`` and so on.
-        digest: ``sha256:…`` where a comparison needed it.
-    """
-
-    source: Json
-    session: Session
-    endpoints: tuple[tuple[str, int], ...]
-    targets: tuple[PreparedTarget, ...]
-    digest: str | None = None
-    signature: Json = field(default_factory=dict)
+class SourceLostError(TransferError):
+    """Nobody answers for the source just now; it may come back."""
 
 
 async def prepare(
-    selection: Selection,
-    overwrite: Overwrite,
-    settings: TransferSettings,
+    leg: Leg,
+    targets: Sequence[tuple[int, Place]],
+    transfer: str,
+    options: SendOptions,
     session_for: SessionFor,
 ) -> Preparation:
-    """Asks the source and every target, starting agents where none run. Changes no file.
+    """Asks the source and every target, starting agents where none run.
+
+    Args:
+        targets: Number in the transfer and place of each.
+        transfer: The leg's name on the wire.
 
     Raises:
+        SourceLostError: The source's node, cluster or agent does not answer.
         CastrayError: The source cannot be sent. What is wrong with a target is in its plan.
     """
-    roots = [str(root) for root in settings.allowed_roots]
-    source_place = selection.source
-    _refuse_dead_source(source_place)
-    if source_place.node.is_local:
-        # Here nobody needs an agent to see what is wrong.
-        try:
-            await asyncio.to_thread(probe_source, source_place.path, roots)
-        except FileRefusedError as refused:
-            raise _source_error(
-                source_place, AgentRefusedError(refused.code, refused.reason)
-            ) from refused
-    sessions = await _open_sessions(selection, session_for)
-    source_session = sessions[source_place.node.cluster_key]
-    if isinstance(source_session, CastrayError):
-        raise source_session
-    reached = await asyncio.gather(
-        _hello(source_session, source_place),
-        call(
-            source_session,
-            source_place.node.node_id,
-            "probe",
-            {"path": source_place.path, "roots": roots},
-            _ORDER_SECONDS,
-        ),
-        _greet(selection.targets, sessions),
-        return_exceptions=True,
-    )
-    hello, source, greeted = reached
-    if isinstance(source, AgentRefusedError):
-        raise _source_error(source_place, source)
-    for result in (source, hello, greeted):
-        if isinstance(result, BaseException):
-            raise result
-    assert not isinstance(source, BaseException)  # for the type checker
-    assert not isinstance(hello, BaseException) and not isinstance(greeted, BaseException)
-    orders = {
-        "source": source,
-        "overwrite": overwrite,
-        "roots": roots,
-        "reserve_bytes": settings.disk_reserve_bytes,
-    }
-    targets = await _plan_targets(greeted, orders)
-    preparation = Preparation(
-        source=source,
-        session=source_session,
-        endpoints=_endpoints(hello),
-        targets=targets,
-        signature={name: source[name] for name in _SIGNATURE},
-    )
-    return await _compare(preparation, source_place)
+    _refuse_impossible_source(leg)
+    clusters = [leg.node.cluster_key]
+    clusters += [place.node.cluster_key for _, place in targets if place.node.status != "dead"]
+    sessions = await _open_sessions(clusters, session_for)
+    scanning = asyncio.ensure_future(_scan(leg, transfer, options, sessions))
+    greeting = asyncio.ensure_future(_greet(leg, targets, sessions))
+    try:
+        source = await scanning
+        greeted = await greeting
+    finally:
+        scanning.cancel()
+        greeting.cancel()
+        await asyncio.gather(scanning, greeting, return_exceptions=True)
+    planned = await _plan_targets(source, greeted, options)
+    return await compare(source, planned)
 
 
-def _refuse_dead_source(place: Place) -> None:
-    if place.node.status == "dead":
-        raise TransferError(f"{place.label} is dead: {place.node.reason or 'Ray does not say why'}")
+# --- the source -------------------------------------------------------------------------------
 
 
-def _source_error(place: Place, refused: AgentRefusedError) -> TransferError:
-    if refused.refusal == "folder":
-        return TransferError(
-            f"{place} is a folder, and castray sends single files so far",
-            remedy="Send its files one after the other, or an archive of it",
+def _refuse_impossible_source(leg: Leg) -> None:
+    if leg.node.status == "dead":
+        raise SourceLostError(
+            f"{leg.label} is dead: {leg.node.reason or 'Ray does not say why'}",
+            remedy="Name a source on a node that is alive",
         )
-    return TransferError(f"The source {place} cannot be sent: {refused.message}")
+    if not leg.node.is_local:
+        return
+    for path in leg.paths:
+        # Here nobody needs an agent, or a job on a cluster, to see what is wrong.
+        try:
+            os.stat(absolute(path))  # noqa: PTH116  as the agent will
+        except OSError as error:
+            place = Place(leg.node, path)
+            raise TransferError(
+                f"The source {safe_text(str(place))} cannot be sent: "
+                f"{safe_text(refusal_of(error, path).reason)}"
+            ) from error
+
+
+async def _scan(
+    leg: Leg, transfer: str, options: SendOptions, sessions: Mapping[str, Session | CastrayError]
+) -> Source:
+    session = sessions[leg.node.cluster_key]
+    if isinstance(session, CastrayError):
+        raise session
+    try:
+        hello, found = await asyncio.gather(
+            _hello(session, leg.node.node_id),
+            call(
+                session,
+                leg.node.node_id,
+                "scan",
+                {
+                    "transfer": transfer,
+                    "paths": list(leg.paths),
+                    "roots": list(options.roots),
+                    "links": options.links,
+                    "include": list(options.include),
+                    "exclude": list(options.exclude),
+                },
+                _SCAN_SECONDS,
+            ),
+        )
+    except AgentRefusedError as refused:
+        error = SourceLostError if refused.refusal == "agent" else TransferError
+        raise error(
+            f"The source {safe_text(str(leg))} cannot be sent: {refused.message}"
+        ) from refused
+    except TransferError as error:
+        raise SourceLostError(f"{leg.label} does not answer: {error.message}") from error
+    return Source(
+        leg=leg,
+        transfer=transfer,
+        session=session,
+        endpoints=endpoints_of(hello),
+        packed=str(found["manifest"]),
+        token=str(found["token"]),
+        size=int(found["size"]),
+        files=int(found["files"]),
+        path=str(found["path"]),
+        identity={name: found.get(name) for name in ("machine", "device", "inode")},
+    )
 
 
 async def _open_sessions(
-    selection: Selection, session_for: SessionFor
+    cluster_keys: Sequence[str], session_for: SessionFor
 ) -> Mapping[str, Session | CastrayError]:
     """A session for every cluster that takes part, all at once; an error where there is none."""
-    keys = list(
-        dict.fromkeys(
-            place.node.cluster_key
-            for place in (selection.source, *selection.targets)
-            if place.node.status != "dead"
-        )
-    )
+    keys = list(dict.fromkeys(cluster_keys))
     results = await asyncio.gather(*(session_for(key) for key in keys), return_exceptions=True)
     opened: dict[str, Session | CastrayError] = {}
     for key, result in zip(keys, results, strict=True):
@@ -160,272 +156,133 @@ async def _open_sessions(
     return opened
 
 
-async def _hello(session: Session, place: Place) -> Json:
-    return await call(session, place.node.node_id, "hello", {}, AGENT_START_SECONDS)
+async def _hello(session: Session, node_id: str) -> Json:
+    return await call(session, node_id, "hello", {}, AGENT_START_SECONDS)
+
+
+# --- the targets ------------------------------------------------------------------------------
 
 
 async def _greet(
-    places: Sequence[Place], sessions: Mapping[str, Session | CastrayError]
+    leg: Leg,
+    targets: Sequence[tuple[int, Place]],
+    sessions: Mapping[str, Session | CastrayError],
 ) -> list[PreparedTarget]:
-    """Has every target's agent started, or says why it cannot be."""
-    return list(await asyncio.gather(*(_greet_one(place, sessions) for place in places)))
+    """Has every target's agent started, or says why it cannot be. Nodes are greeted once."""
+    nodes = {place.node.key: place.node for _, place in targets if place.node.status != "dead"}
+    hellos: dict[tuple[str, str], Json | TransferError] = {}
+
+    async def greet_one(key: tuple[str, str], session: Session) -> None:
+        try:
+            hellos[key] = await _hello(session, key[1])
+        except TransferError as error:
+            hellos[key] = error
+
+    opened = [(key, sessions[node.cluster_key]) for key, node in nodes.items()]
+    await asyncio.gather(
+        *(
+            greet_one(key, session)
+            for key, session in opened
+            if not isinstance(session, CastrayError)
+        )
+    )
+    return [_greeted(index, place, str(leg), sessions, hellos) for index, place in targets]
 
 
-async def _greet_one(
-    place: Place, sessions: Mapping[str, Session | CastrayError]
+def _greeted(
+    index: int,
+    place: Place,
+    source: str,
+    sessions: Mapping[str, Session | CastrayError],
+    hellos: Mapping[tuple[str, str], Json | TransferError],
 ) -> PreparedTarget:
     node = place.node
     plan = PlannedTarget(
         cluster=node.cluster,
         node=node.name,
-        path=place.path,
+        path=safe_text(place.path),
         action="refuse",
         node_id=None if node.is_local else node.node_id,
+        source=safe_text(source),
     )
+    target = PreparedTarget(index, place, plan)
     if node.status == "dead":
         reason = f"node is dead: {node.reason or 'Ray does not say why'}"
-        return PreparedTarget(replace(plan, reason=reason), place, code="dead")
+        return _refused(target, reason, "dead", is_lost=True)
     session = sessions[node.cluster_key]
     if isinstance(session, CastrayError):
-        return PreparedTarget(replace(plan, reason=str(session)), place, code=session.code)
-    try:
-        hello = await _hello(session, place)
-    except TransferError as error:
-        return PreparedTarget(replace(plan, reason=error.message), place, code="agent")
-    return PreparedTarget(plan, place, session, _endpoints(hello))
+        return _refused(target, str(session), session.code, is_lost=is_passing(session))
+    hello = hellos[node.key]
+    if isinstance(hello, TransferError):
+        return _refused(target, hello.message, "agent", is_lost=True)
+    return replace(target, session=session, endpoints=endpoints_of(hello))
 
 
-def _endpoints(hello: Json) -> tuple[tuple[str, int], ...]:
-    return tuple((str(host), int(port)) for host, port in hello["endpoints"])
+def _refused(
+    target: PreparedTarget, reason: str, code: str | None, *, is_lost: bool
+) -> PreparedTarget:
+    plan = replace(target.plan, action="refuse", reason=reason)
+    return replace(target, plan=plan, code=code, is_lost=is_lost, session=None)
+
+
+def is_passing(error: CastrayError) -> bool:
+    """Whether what went wrong with a cluster may be well again in a moment."""
+    return error.code in ("connect", "unreachable", "transfer", "ray_answer", "not_found")
 
 
 async def _plan_targets(
-    targets: Sequence[PreparedTarget], orders: Json
-) -> tuple[PreparedTarget, ...]:
-    return tuple(await asyncio.gather(*(_plan_one(target, orders) for target in targets)))
+    source: Source, targets: Sequence[PreparedTarget], options: SendOptions
+) -> list[PreparedTarget]:
+    shared: Json = {
+        "transfer": source.transfer,
+        "manifest": source.packed,
+        "overwrite": options.overwrite,
+        "roots": list(options.roots),
+        "reserve_bytes": options.reserve_bytes,
+        **source.identity,
+    }
+    asked = [target for target in targets if target.session is not None]
+    answers = await ask_each(
+        asked,
+        "plan",
+        lambda target: {"index": target.index, "path": target.place.path},
+        ORDER_SECONDS,
+        shared,
+    )
+    planned = {
+        target.index: _planned(target, answer, source)
+        for target, answer in zip(asked, answers, strict=True)
+    }
+    return [planned.get(target.index, target) for target in targets]
 
 
-async def _plan_one(target: PreparedTarget, orders: Json) -> PreparedTarget:
-    if target.session is None:
-        return target
-    try:
-        answer = await call(
-            target.session,
-            target.place.node.node_id,
-            "plan",
-            {**orders, "path": target.place.path},
-            _ORDER_SECONDS,
-        )
-    except TransferError as error:
-        return replace(target, plan=replace(target.plan, reason=error.message), session=None)
+def _planned(
+    target: PreparedTarget, answer: Json | TransferError, source: Source
+) -> PreparedTarget:
+    if isinstance(answer, AgentRefusedError):
+        is_lost = answer.refusal == "agent"
+        return _refused(target, answer.message, answer.refusal, is_lost=is_lost)
+    if isinstance(answer, TransferError):
+        return _refused(target, answer.message, "agent", is_lost=True)
+    is_refused = answer["action"] == "refuse"
+    reason = answer.get("reason")
     plan = replace(
         target.plan,
         path=safe_text(answer["path"]),
-        action="refuse" if answer["action"] == "refuse" else "send",
-        reason=safe_text(answer["reason"]) if answer["reason"] else None,
-        free_bytes=answer["free_bytes"],
-        existing_bytes=answer["existing_bytes"],
+        action="refuse" if is_refused else "send",
+        reason=safe_text(reason, limit=_REASON_LIMIT) if reason else None,
+        free_bytes=answer.get("free_bytes"),
+        existing_bytes=answer.get("existing_bytes"),
+        held_bytes=answer.get("held_bytes"),
+        send_bytes=None if is_refused else source.size,
     )
-    # ``compare`` is settled by digests; until then it is told from ``send`` by its code.
-    code = "compare" if answer["action"] == "compare" else answer["code"]
-    return replace(target, plan=plan, path=str(answer["path"]), code=code)
-
-
-async def _compare(preparation: Preparation, source_place: Place) -> Preparation:
-    """Turns every target that may hold the same content into one to skip or one to send."""
-    unsettled = [target for target in preparation.targets if target.code == "compare"]
-    if not unsettled:
-        return preparation
-    by_source, by_target = await asyncio.gather(
-        call(
-            preparation.session,
-            source_place.node.node_id,
-            "digest",
-            {"path": preparation.source["path"]},
-            _DIGEST_SECONDS,
-        ),
-        asyncio.gather(*(_digest_at(target) for target in unsettled)),
-    )
-    if by_source["signature"] != preparation.signature:
-        raise TransferError(f"{source_place} changed while it was looked at")
-    settled = {}
-    for target, digest in zip(unsettled, by_target, strict=True):
-        is_identical = digest == by_source["digest"]
-        plan = (
-            replace(target.plan, action="skip", reason="identical") if is_identical else target.plan
-        )
-        settled[id(target)] = replace(target, plan=plan, code=None)
+    candidates = answer.get("candidates") if answer["action"] == "compare" else None
+    published = answer.get("held_digest") if answer.get("held_verdict") == "verified" else None
     return replace(
-        preparation,
-        digest=by_source["digest"],
-        targets=tuple(settled.get(id(target), target) for target in preparation.targets),
+        target,
+        plan=plan,
+        path=str(answer["path"]),
+        code=answer.get("code") if is_refused else None,
+        candidates=tuple(int(number) for number in candidates or ()),
+        published=safe_text(published, limit=100) if published else None,
     )
-
-
-async def _digest_at(target: PreparedTarget) -> str | None:
-    """The digest of what a target holds now; None where it cannot be read, and is replaced."""
-    assert target.session is not None  # it has answered a plan
-    try:
-        answer = await call(
-            target.session,
-            target.place.node.node_id,
-            "digest",
-            {"path": target.path},
-            _DIGEST_SECONDS,
-        )
-    except TransferError:
-        return None
-    return str(answer["digest"])
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How one target's stream comes about: who dials whom."""
-
-    index: int
-    mode: str
-    endpoints: tuple[tuple[str, int], ...]
-    failure: str | None = None
-
-
-async def open_ways(
-    *,
-    transfer_id: str,
-    secret: bytes,
-    selection: Selection,
-    preparation: Preparation,
-    overwrite: Overwrite,
-    reserve_bytes: int,
-) -> list[Way]:
-    """Gives every agent that takes part the transfer's secret and finds out who can dial whom.
-
-    Castray's own machine always dials, as nobody may reach it through its NAT; between nodes the
-    source's agent dials, or else the target's. Targets without a way are told why; a bridge over a
-    third node has its place here later.
-    """
-    sending = [
-        (index, target)
-        for index, target in enumerate(preparation.targets)
-        if target.plan.action == "send"
-    ]
-    await _allow(transfer_id, secret, selection, preparation, sending, overwrite, reserve_bytes)
-    source_node = selection.source.node
-    if source_node.is_local:
-        return [Way(index, "dial", target.endpoints) for index, target in sending]
-    ways = []
-    probed = [(index, target) for index, target in sending if not target.place.node.is_local]
-    refusals = await _reach(
-        preparation.session,
-        source_node.node_id,
-        transfer_id,
-        [target.endpoints for _, target in probed],
-    )
-    by_index = dict(zip((index for index, _ in probed), refusals, strict=True))
-    for index, target in sending:
-        refusal = by_index.get(index)
-        if target.place.node.is_local:
-            ways.append(Way(index, "await", preparation.endpoints))
-        elif refusal is None:
-            ways.append(Way(index, "dial", target.endpoints))
-        else:
-            ways.append(
-                await _reverse_way(transfer_id, index, target, selection, preparation, refusal)
-            )
-    return ways
-
-
-async def _allow(  # noqa: PLR0917  one call, all of it needed
-    transfer_id: str,
-    secret: bytes,
-    selection: Selection,
-    preparation: Preparation,
-    sending: Sequence[tuple[int, PreparedTarget]],
-    overwrite: Overwrite,
-    reserve_bytes: int,
-) -> None:
-    by_agent: dict[tuple[int, str], tuple[Session, str, list[Json]]] = {
-        (id(preparation.session), selection.source.node.node_id): (
-            preparation.session,
-            selection.source.node.node_id,
-            [],
-        )
-    }
-    for index, target in sending:
-        assert target.session is not None  # refused otherwise
-        node_id = target.place.node.node_id
-        mark = (id(target.session), node_id)
-        _, _, orders = by_agent.setdefault(mark, (target.session, node_id, []))
-        orders.append(
-            {
-                "index": index,
-                "path": target.path,
-                "size": preparation.source["size"],
-                "overwrite": overwrite,
-                "reserve_bytes": reserve_bytes,
-                "part_id": f"{transfer_id[:12]}-{index}",
-            }
-        )
-    results = await asyncio.gather(
-        *(
-            call_all(
-                session,
-                [
-                    (
-                        node_id,
-                        "allow",
-                        {"transfer": transfer_id, "targets": orders, **session.sealed(secret)},
-                    )
-                ],
-                _ORDER_SECONDS,
-            )
-            for session, node_id, orders in by_agent.values()
-        )
-    )
-    # A target's agent that went away meanwhile is told by its stream; the source's must be there.
-    first = results[0][0]
-    if isinstance(first, TransferError):
-        raise first
-
-
-async def _reach(
-    session: Session, node_id: str, transfer_id: str, agents: Sequence[Sequence[tuple[str, int]]]
-) -> list[str | None]:
-    if not agents:
-        return []
-    answer = await call(
-        session,
-        node_id,
-        "reach",
-        {
-            "transfer": transfer_id,
-            "agents": [[list(endpoint) for endpoint in endpoints] for endpoints in agents],
-            "timeout_seconds": 3.0,
-        },
-        _ORDER_SECONDS,
-    )
-    return [None if reason is None else safe_text(reason) for reason in answer["results"]]
-
-
-async def _reverse_way(  # noqa: PLR0917  one call, all of it needed
-    transfer_id: str,
-    index: int,
-    target: PreparedTarget,
-    selection: Selection,
-    preparation: Preparation,
-    refusal: str,
-) -> Way:
-    assert target.session is not None  # refused otherwise
-    back: str | None
-    try:
-        (back,) = await _reach(
-            target.session, target.place.node.node_id, transfer_id, [preparation.endpoints]
-        )
-    except TransferError as error:
-        back = error.message
-    failure = None
-    if back is not None:
-        failure = (
-            f"no route from {selection.source.label} to {target.place.label}: "
-            f"{refusal}; and back: {back}"
-        )
-    return Way(index, "await", preparation.endpoints, failure)

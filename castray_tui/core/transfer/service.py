@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,42 +14,36 @@ from castray_tui.core.errors import CastrayError, NotFoundError, ReadOnlyError, 
 from castray_tui.core.models import (
     LOCAL,
     Fleet,
+    Node,
     Transfer,
+    TransferOrder,
     TransferPlan,
     TransferRequest,
-    TransferTarget,
 )
 from castray_tui.core.transfer import progress
 from castray_tui.core.transfer.access import ClusterAccess
 from castray_tui.core.transfer.addresses import parse_address
+from castray_tui.core.transfer.bridging import bridge_nodes
 from castray_tui.core.transfer.contacts import Contact
+from castray_tui.core.transfer.left_legs import LeftLeg, left_legs
+from castray_tui.core.transfer.leg_run import LegRun, Surroundings
+from castray_tui.core.transfer.opening import new_transfer, transfer_again
+from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.owner_lock import OwnerLock, is_owner_alive
-from castray_tui.core.transfer.preparation import Preparation, Way, open_ways, prepare
-from castray_tui.core.transfer.selection import Place, Selection, select
+from castray_tui.core.transfer.planning import plan_transfer
+from castray_tui.core.transfer.selection import Selection, select, select_again
 from castray_tui.core.transfer.session_keeper import SessionKeeper
-from castray_tui.core.transfer.sessions import call
+from castray_tui.core.transfer.sessions import Session
+from castray_tui.core.transfer.work import Work
 
 Json = dict[str, Any]
+TakeOrders = Callable[[Collection[str]], Awaitable[list[TransferOrder]]]
 
-_PUBLISH_SECONDS = 0.2
-_RUN_SECONDS = 60.0
-_CANCEL_SECONDS = 10.0
+_KNOWN_SECONDS = 60.0
+_CANCEL_SECONDS = 12.0
+_ORDERS_SECONDS = 0.5
 _RECONNECT_SECONDS = (0.5, 2.0, 5.0)
-_MIN_CHUNK_BYTES = 64 * 1024
-
-
-@dataclass(slots=True)
-class _Work:
-    """One transfer in hand."""
-
-    transfer: Transfer
-    selection: Selection | None = None
-    task: asyncio.Task[None] | None = None
-    owner_key: str | None = None
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    published_at: float = 0.0
-    is_cancelled: bool = False
-    lock: OwnerLock | None = None
+_GONE = "castray ended before the transfer did"
 
 
 class TransferService:
@@ -64,6 +56,8 @@ class TransferService:
         access: Gives the way in to each cluster.
         publish: Called with every new state of a transfer, at most five times a second and on
             every verdict.
+        take_orders: Gives what other castrays ask of the transfers that run here; asked twice a
+            second while one does. None where nobody can ask.
         lingers: Whether agents are left, at the end, to whoever comes within their idle time.
     """
 
@@ -75,6 +69,7 @@ class TransferService:
         fleet: Callable[[], Fleet],
         access: ClusterAccess,
         publish: Callable[[Transfer], None],
+        take_orders: TakeOrders | None = None,
         lingers: bool = False,
     ) -> None:
         self._settings = settings
@@ -82,8 +77,12 @@ class TransferService:
         self._fleet = fleet
         self._access = access
         self._publish = publish
-        self._works: dict[str, _Work] = {}
-        self._following: set[asyncio.Task[None]] = set()
+        self._take_orders = take_orders
+        self._works: dict[str, Work] = {}
+        self._runs: dict[str, LegRun] = {}
+        self._left_ids: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._obeying: asyncio.Task[None] | None = None
         self._keeper = SessionKeeper(
             settings=settings.transfer,
             state_dir=state_dir,
@@ -91,6 +90,11 @@ class TransferService:
             on_event=self._on_event,
             on_closed=self._on_session_closed,
             lingers=lingers,
+        )
+        self._around = Surroundings(
+            fleet=fleet,
+            session_for=self._keeper.session,
+            bridges=lambda leg: bridge_nodes(leg, fleet(), access),
         )
 
     # --- being early --------------------------------------------------------------------------
@@ -108,7 +112,7 @@ class TransferService:
         with contextlib.suppress(CastrayError, OSError):  # whoever needs it is told why
             await self._keeper.session(LOCAL)
 
-    # --- orders -------------------------------------------------------------------------------
+    # --- beginning ----------------------------------------------------------------------------
 
     async def plan(self, request: TransferRequest) -> TransferPlan:
         """What a transfer would do, target by target, found out without sending a byte.
@@ -116,16 +120,9 @@ class TransferService:
         Raises:
             CastrayError: The request makes no sense, or the source cannot be sent.
         """
-        selection = self._select(request)
-        preparation = await self._prepare(selection, request)
-        return TransferPlan(
-            source=str(selection.source),
-            kind=selection.kind,
-            bytes_total=preparation.source["size"],
-            digest=preparation.digest,
-            targets=tuple(target.plan for target in preparation.targets),
-            route=_planned_route(selection, preparation),
-        )
+        selection = select(request, self._fleet())
+        self._refuse_read_only(selection)
+        return await plan_transfer(request, selection, self._options(request), self._around)
 
     async def start(self, request: TransferRequest) -> Transfer:
         """Starts a transfer and returns at once; what it comes to is published.
@@ -133,33 +130,111 @@ class TransferService:
         Raises:
             UsageError, NotFoundError, TransferError: The request cannot be understood or met.
         """
-        selection = self._select(request)
-        transfer = Transfer(
-            id=secrets.token_hex(16),
-            kind=selection.kind,
-            state="planning",
-            source=str(selection.source),
-            targets=tuple(
-                TransferTarget(
-                    cluster=place.node.cluster,
-                    node=place.node.name,
-                    path=place.path,
-                    node_id=None if place.node.is_local else place.node.node_id,
-                    via=(selection.source.label, place.label),
+        selection = select(request, self._fleet())
+        self._refuse_read_only(selection)
+        return self._begin(new_transfer(request, selection), selection)
+
+    async def resume(self, transfer: Transfer, *, only_failed: bool = False) -> Transfer:
+        """Goes on with a transfer that has ended, or whose castray is gone, under the same ID.
+        Targets that have what they should have are left alone, and nothing is sent that an agent
+        still holds of it.
+
+        Args:
+            transfer: As the journal has it.
+            only_failed: Whether targets that were cancelled stay so.
+
+        Raises:
+            UsageError: Nothing is left to be sent, or too little is known of it.
+            TransferError: It runs.
+        """
+        work = self._works.get(transfer.id)
+        if work is not None and not work.done.is_set() and work.legs:
+            raise TransferError(f"Transfer {transfer.id} still runs")
+        again = transfer_again(transfer, only_failed=only_failed)
+        selection = select_again(again, self._fleet())
+        self._refuse_read_only(selection)
+        return self._begin(again, selection)
+
+    def _begin(self, transfer: Transfer, selection: Selection) -> Transfer:
+        assert transfer.request is not None  # selected by it
+        work = self._new_work(transfer)
+        options = self._options(transfer.request)
+        runs = []
+        for number, leg in enumerate(selection.legs):
+            places = {
+                index: each.place
+                for index, each in enumerate(selection.targets)
+                if each.leg == number and transfer.targets[index].verdict is None
+            }
+            if places:
+                run = LegRun(
+                    work, number, leg=leg, places=places, options=options, around=self._around
                 )
-                for place in selection.targets
-            ),
-            started=time.time(),
-            route=tuple(f"{selection.source.label} → {t.label}" for t in selection.targets),
-            overwrite=request.overwrite,
-            rate_limit_bytes_per_second=request.rate_limit_bytes_per_second,
+                work.legs[number] = run
+                runs.append(run)
+        work.tell()
+        for run in runs:
+            self._see_through(run, run.start())
+        return work.transfer
+
+    def _new_work(self, transfer: Transfer) -> Work:
+        try:
+            lock = OwnerLock.take(self._state_dir, transfer.id)
+        except BlockingIOError:
+            raise TransferError(f"Another castray runs transfer {transfer.id}") from None
+        work = self._works[transfer.id] = Work(transfer, self._publish, lock)
+        if self._take_orders is not None and self._obeying is None:
+            self._obeying = asyncio.create_task(self._obey(self._take_orders))
+        return work
+
+    def _see_through(self, run: LegRun, task: asyncio.Task[None]) -> None:
+        self._runs[run.wire_name] = run
+        self._tasks.add(task)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            if self._runs.get(run.wire_name) is run:
+                del self._runs[run.wire_name]
+
+        task.add_done_callback(ended)
+
+    def _options(self, request: TransferRequest) -> SendOptions:
+        return SendOptions.of(request, self._settings.transfer)
+
+    def _refuse_read_only(self, selection: Selection) -> None:
+        if self._settings.read_only:
+            raise ReadOnlyError(
+                "castray runs read-only and sends nothing",
+                remedy="Start it without --read-only, or with read_only = false in its settings",
+            )
+        # One that may not be written to is refused by itself, unless there are no others.
+        sources = [self._read_only_error(leg.node) for leg in selection.legs]
+        targets = [self._read_only_error(target.place.node) for target in selection.targets]
+        for refusals in (sources, targets):
+            if refusals and refusals[0] is not None and all(refusals):
+                raise refusals[0]
+
+    def _read_only_error(self, node: Node) -> ReadOnlyError | None:
+        if node.is_local or not node.cluster_key:
+            return None
+        door = self._access.door(node.cluster_key)
+        if door.read_only_reason is None:
+            return None
+        return ReadOnlyError(
+            f"{door.name} is only looked at: {door.read_only_reason}",
+            remedy="Set read_only = false in its [[clusters]] entry to transfer",
         )
-        work = _Work(transfer, selection)
-        work.lock = OwnerLock.take(self._state_dir, transfer.id)
-        self._works[transfer.id] = work
-        self._tell(work, transfer)
-        work.task = asyncio.create_task(self._carry_out(work, request))
-        return transfer
+
+    # --- orders -------------------------------------------------------------------------------
+
+    def runs(self, transfer_id: str) -> bool:
+        """Whether this castray sees the transfer through."""
+        work = self._works.get(transfer_id)
+        return work is not None and not work.done.is_set()
+
+    def is_run_elsewhere(self, transfer_id: str) -> bool:
+        """Whether another castray sees the transfer through."""
+        return not self.runs(transfer_id) and is_owner_alive(self._state_dir, transfer_id)
 
     async def wait(self, transfer_id: str) -> Transfer:
         """Returns when the transfer has ended, whichever way.
@@ -178,354 +253,244 @@ class TransferService:
             NotFoundError: This castray does not run it.
         """
         work = self._work(transfer_id)
-        if work.done.is_set():
-            return work.transfer
-        work.is_cancelled = True
-        if work.owner_key is None:
-            if work.task is not None:
-                work.task.cancel()
-        else:
-            with contextlib.suppress(CastrayError):
-                session = await self._keeper.session(work.owner_key)
-                await session.request({"cancel": transfer_id}, _CANCEL_SECONDS)
-        try:
-            await asyncio.wait_for(work.done.wait(), _CANCEL_SECONDS)
-        except asyncio.TimeoutError:
-            self._finish(work, progress.cancelled(work.transfer, "cancelled, unconfirmed"))
+        runs = self._runs_of(work)
+        await asyncio.gather(*(run.cancel() for run in runs))
+        if runs:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(work.done.wait(), _CANCEL_SECONDS)
+        reason = "cancelled, unconfirmed" if runs else "cancelled"
+        work.finish(progress.cancelled(work.transfer, reason))
         return work.transfer
 
-    async def adopt(self, cluster_key: str, unfinished_ids: Collection[str] | None = None) -> None:
-        """Takes up what an earlier castray left on a cluster: follows transfers that still run,
-        publishes how others ended, and removes the records of coordinators that have ended.
+    async def pause(self, transfer_id: str) -> Transfer:
+        """Sends nothing until ``unpause``; what is connected stays so.
+
+        Raises:
+            NotFoundError: This castray does not run it.
+        """
+        work = self._work(transfer_id)
+        await asyncio.gather(*(run.pause() for run in self._runs_of(work)))
+        work.tell()
+        return work.transfer
+
+    async def unpause(self, transfer_id: str) -> Transfer:
+        """Goes on with what was paused.
+
+        Raises:
+            NotFoundError: This castray does not run it.
+        """
+        work = self._work(transfer_id)
+        await asyncio.gather(*(run.unpause() for run in self._runs_of(work)))
+        work.tell()
+        return work.transfer
+
+    async def _obey(self, take_orders: TakeOrders) -> None:
+        """Carries out what other castrays ask, while anything runs here."""
+        try:
+            while ids := {name for name in self._works if self.runs(name)}:
+                for order in await take_orders(ids):
+                    with contextlib.suppress(CastrayError):
+                        if order.kind == "cancel":
+                            await self.cancel(order.transfer_id)
+                        elif order.kind == "pause":
+                            await self.pause(order.transfer_id)
+                        else:
+                            await self.unpause(order.transfer_id)
+                await asyncio.sleep(_ORDERS_SECONDS)
+        finally:
+            self._obeying = None
+
+    def _work(self, transfer_id: str) -> Work:
+        work = self._works.get(transfer_id)
+        if work is None:
+            raise NotFoundError(f"No transfer {transfer_id} runs in this castray")
+        return work
+
+    def _runs_of(self, work: Work) -> list[LegRun]:
+        return [run for run in work.legs.values() if isinstance(run, LegRun)]
+
+    # --- what earlier castrays left -----------------------------------------------------------
+
+    async def adopt(
+        self,
+        cluster_key: str,
+        unfinished: Collection[str] | Mapping[str, Transfer] | None = None,
+    ) -> None:
+        """Takes up what an earlier castray left on a cluster: follows legs that still run, tells
+        how others ended, and removes the records of coordinators that have ended.
 
         Args:
-            unfinished_ids: Only these transfers are published; None for all.
+            unfinished: Only these transfers are told of, by their IDs, if possible as the journal
+                has them; None for all.
         """
         door = self._access.door(cluster_key)
         if door.read_only_reason is not None:
             return
-        for result in await self._keeper.collect_ended(door):
-            self._note_ended(result, unfinished_ids)
+        results = await self._keeper.collect_ended(door)
+        records: list[Json] = []
         session = await self._keeper.take_up(door)
-        if session is None:
+        if session is not None:
+            (known,) = await session.request({"known": 1}, _KNOWN_SECONDS)
+            results += known["results"]
+            records += known["records"]
+        for leg in left_legs(results, records, unfinished):
+            self._take_up(leg, cluster_key, session)
+
+    def _take_up(self, leg: LeftLeg, cluster_key: str, session: Session | None) -> None:
+        run = self._runs.get(leg.name)
+        if run is not None:
+            if leg.result is not None:
+                run.heard_end(leg.result.get("status") or {})
+            elif session is not None:
+                run.change_owner(session)
             return
-        (known,) = await session.request({"known": 1}, _RUN_SECONDS)
-        for result in known["results"]:
-            self._note_ended(result, unfinished_ids)
-        for record in known["records"]:
-            self._follow_left(cluster_key, record, unfinished_ids)
+        work = self._works.get(leg.transfer.id)
+        if work is None:
+            if is_owner_alive(self._state_dir, leg.transfer.id):
+                return
+            with contextlib.suppress(TransferError):  # somebody else was quicker
+                work = self._new_work(leg.transfer)
+                self._left_ids.add(leg.transfer.id)
+        if work is None or work.done.is_set():
+            return
+        if leg.result is not None:
+            self._note_result(work, leg)
+        elif session is not None:
+            self._follow(work, leg, session, cluster_key)
+
+    def _note_result(self, work: Work, leg: LeftLeg) -> None:
+        assert leg.result is not None  # asked by who calls
+        seen = progress.with_result(work.transfer, leg.number, leg.result)
+        if seen.state in progress.ENDED:
+            work.finish(seen)
+        else:
+            work.transfer = seen
+            work.tell()
+
+    def _follow(self, work: Work, leg: LeftLeg, session: Session, cluster_key: str) -> None:
+        try:
+            selection = select_again(work.transfer, self._fleet())
+        except CastrayError:  # a record that another version wrote
+            return
+        assert work.transfer.request is not None  # selected by it
+        run = LegRun(
+            work,
+            leg.number,
+            leg=selection.legs[leg.number],
+            places={index: selection.targets[index].place for index in leg.indexes},
+            options=self._options(work.transfer.request),
+            around=self._around,
+        )
+        work.legs[leg.number] = run
+        self._see_through(run, run.follow(session, cluster_key))
+        work.tell()
 
     def settle(self, unfinished: Iterable[Transfer], *, adopted: Collection[str] = ()) -> None:
-        """Publishes as failed what the journal has as unfinished and nobody can finish any more:
-        its castray is gone, and its source was on this machine, or on a cluster where ``adopt`` has
-        found nothing of it.
+        """Says of what the journal has as unfinished, and nobody can finish any more, that it has
+        failed: its castray is gone, and its source was on this machine, or on a cluster where
+        ``adopt`` has found nothing of it.
 
         Args:
             adopted: Names of clusters that ``adopt`` has been through.
         """
+        searched = {LOCAL, *adopted}
         for transfer in unfinished:
-            known = self._works.get(transfer.id)
-            if known is not None or is_owner_alive(self._state_dir, transfer.id):
+            work = self._works.get(transfer.id)
+            if work is not None and transfer.id not in self._left_ids:
                 continue
-            source_cluster = parse_address(transfer.source).cluster_pattern
-            if source_cluster == LOCAL or source_cluster in adopted:
-                error = "castray ended before the transfer did"
-                self._publish(progress.ended(transfer, error=error))
+            if work is None and is_owner_alive(self._state_dir, transfer.id):
+                continue
+            now = work.transfer if work is not None else transfer
+            followed = set(work.legs) if work is not None else set()
+            lost = {
+                number
+                for number, cluster in enumerate(_source_clusters(now))
+                if cluster in searched and number not in followed
+            }
+            targets = tuple(
+                replace(target, verdict="failed", reason=_GONE)
+                if target.verdict is None and target.leg in lost
+                else target
+                for target in now.targets
+            )
+            if targets == now.targets:
+                continue
+            seen = progress.with_targets(replace(now, error=_GONE), targets)
+            if all(target.verdict is not None for target in targets):
+                seen = progress.ended(seen)
+            if work is None:
+                self._publish(seen)
+            elif seen.state in progress.ENDED:
+                work.finish(seen)
+            else:
+                work.transfer = seen
+                work.tell()
+
+    # --- what is heard ------------------------------------------------------------------------
+
+    def _on_event(self, event: Json) -> None:
+        run = self._runs.get(str(event.get("transfer")))
+        if run is None:
+            return
+        if event.get("event") == "progress" and isinstance(event.get("status"), dict):
+            run.heard(event["status"])
+        elif event.get("event") == "finished":
+            result = event.get("result")
+            status = result.get("status") if isinstance(result, dict) else None
+            run.heard_end(status if isinstance(status, dict) else {})
+
+    def _on_session_closed(self, cluster_key: str) -> bool:
+        """Whether the legs that it owned are looked after."""
+        owned = [run for run in self._runs.values() if run.owner_key == cluster_key]
+        if cluster_key == LOCAL:
+            for run in owned:
+                run.lose_owner("castray's own agent process has ended")
+        elif owned:
+            task = asyncio.create_task(self._look_after(cluster_key, owned))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return bool(owned)
+
+    async def _look_after(self, cluster_key: str, owned: list[LegRun]) -> None:
+        """The connection to a coordinator broke while it owned legs: they are followed over a new
+        connection, or their end is read from its log."""
+        wanted = {run.transfer_id: self._works[run.transfer_id].transfer for run in owned}
+        for pause_seconds in _RECONNECT_SECONDS:
+            await asyncio.sleep(pause_seconds)
+            with contextlib.suppress(CastrayError):
+                self._keeper.forget(cluster_key)
+                await self.adopt(cluster_key, wanted)
+                if all(run.owner_key is None or run.has_open_owner for run in owned):
+                    return
+                if self._keeper.holds(cluster_key):
+                    break  # There is one, and it knows nothing of them.
+        for run in owned:
+            if run.owner_key is not None and not run.has_open_owner:
+                run.lose_owner("the coordinator of the source's cluster is gone")
+
+    # --- leaving ------------------------------------------------------------------------------
 
     async def release_cluster(self, cluster_key: str) -> None:
         """Leaves a cluster: its coordinator and agents end, unless a transfer still runs there."""
         await self._keeper.release(cluster_key)
 
     async def close(self) -> None:
-        """Leaves all clusters. Transfers between nodes go on, those of this machine end."""
+        """Leaves all clusters. Legs between nodes go on, those of this machine end."""
         for work in list(self._works.values()):
-            if not work.done.is_set() and self._needs_castray(work):
-                await self.cancel(work.transfer.id)
-        for task in list(self._following):
+            ending = [run for run in self._runs_of(work) if run.needs_castray]
+            await asyncio.gather(*(run.cancel() for run in ending))
+            tasks = [run.task for run in ending if run.task is not None]
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+        for task in [*self._tasks, *([self._obeying] if self._obeying else [])]:
             task.cancel()
         await self._keeper.close()
         for work in self._works.values():
-            if work.task is not None:
-                work.task.cancel()
-            if work.lock is not None:
-                work.lock.release()
-
-    def _needs_castray(self, work: _Work) -> bool:
-        if work.owner_key in (None, LOCAL):
-            return True
-        return any(target.cluster == LOCAL for target in work.transfer.targets)
-
-    # --- carrying out -------------------------------------------------------------------------
-
-    def _select(self, request: TransferRequest) -> Selection:
-        selection = select(request, self._fleet())
-        if self._settings.read_only:
-            raise ReadOnlyError(
-                "castray runs read-only and sends nothing",
-                remedy="Start it without --read-only, or with read_only = false in its settings",
-            )
-        # A target that may not be written to is refused by itself, unless there are no others.
-        refusals = [self._read_only_error(place) for place in selection.targets]
-        refusal = self._read_only_error(selection.source)
-        if refusal is None and all(refusals):
-            refusal = refusals[0]
-        if refusal is not None:
-            raise refusal
-        return selection
-
-    def _read_only_error(self, place: Place) -> ReadOnlyError | None:
-        if place.node.is_local:
-            return None
-        door = self._access.door(place.node.cluster_key)
-        if door.read_only_reason is None:
-            return None
-        return ReadOnlyError(
-            f"{door.name} is only looked at: {door.read_only_reason}",
-            remedy="Set read_only = false in its [[clusters]] entry to transfer",
-        )
-
-    async def _prepare(self, selection: Selection, request: TransferRequest) -> Preparation:
-        return await prepare(
-            selection, request.overwrite, self._settings.transfer, self._keeper.session
-        )
-
-    async def _carry_out(self, work: _Work, request: TransferRequest) -> None:
-        try:
-            await self._run(work, request)
-        except asyncio.CancelledError:
-            if not work.is_cancelled:
-                raise
-            self._finish(work, progress.cancelled(work.transfer, "cancelled"))
-        except CastrayError as error:
-            self._finish(work, progress.ended(work.transfer, error=str(error)))
-        except Exception as error:  # the border: a transfer always ends with verdicts
-            reason = f"castray itself failed: {type(error).__name__}: {error}"
-            self._finish(work, progress.ended(work.transfer, error=reason))
-            raise
-
-    async def _run(self, work: _Work, request: TransferRequest) -> None:
-        selection = work.selection
-        assert selection is not None  # set for all that start here
-        preparation = await self._prepare(selection, request)
-        transfer = replace(
-            work.transfer, bytes_total=preparation.source["size"], digest=preparation.digest
-        )
-        transfer = progress.with_targets(transfer, _after_plan(transfer, preparation))
-        self._tell(work, transfer)
-        if all(target.verdict is not None for target in transfer.targets):
-            self._finish(work, progress.ended(transfer))
-            return
-        ways = await open_ways(
-            transfer_id=transfer.id,
-            secret=secrets.token_bytes(32),
-            selection=selection,
-            preparation=preparation,
-            overwrite=request.overwrite,
-            reserve_bytes=self._settings.transfer.disk_reserve_bytes,
-        )
-        transfer = progress.with_targets(transfer, _after_ways(transfer, ways))
-        open_now = [way for way in ways if way.failure is None]
-        if not open_now:
-            self._finish(work, progress.ended(transfer))
-            return
-        transfer = replace(transfer, state="running")
-        self._tell(work, transfer)
-        source_node = selection.source.node
-        # From here on the source's side owns it, and cancelling is an order to that side.
-        await preparation.session.request(
-            {
-                "run": self._send_order(transfer, request, preparation, open_now),
-                "node_id": source_node.node_id,
-                "record": progress.to_record(transfer),
-            },
-            _RUN_SECONDS,
-        )
-        work.owner_key = source_node.cluster_key
-        for way in open_now:
-            target = preparation.targets[way.index]
-            if way.mode == "await" and target.session is not None:
-                # A target that cannot dial is told of by the source's side, which waits for it.
-                with contextlib.suppress(TransferError):
-                    await call(
-                        target.session,
-                        target.place.node.node_id,
-                        "dial",
-                        {
-                            "transfer": transfer.id,
-                            "index": way.index,
-                            "endpoints": [list(endpoint) for endpoint in way.endpoints],
-                        },
-                        _RUN_SECONDS,
-                    )
-        if work.is_cancelled:
-            await preparation.session.request({"cancel": transfer.id}, _CANCEL_SECONDS)
-        await work.done.wait()
-
-    def _send_order(
-        self,
-        transfer: Transfer,
-        request: TransferRequest,
-        preparation: Preparation,
-        ways: list[Way],
-    ) -> Json:
-        settings = self._settings.transfer
-        rate = request.rate_limit_bytes_per_second or settings.rate_limit_bytes_per_second
-        chunk_bytes = settings.chunk_size_bytes
-        if rate:
-            # Several chunks a second, so that a slow transfer flows instead of jumping.
-            chunk_bytes = max(min(chunk_bytes, rate // 8), _MIN_CHUNK_BYTES)
-        return {
-            "transfer": transfer.id,
-            "path": preparation.source["path"],
-            "signature": preparation.signature,
-            "mode": preparation.source["mode"],
-            "chunk_bytes": chunk_bytes,
-            "rate_limit": rate,
-            "targets": [
-                {
-                    "index": way.index,
-                    "hops": [{"mode": way.mode, "endpoints": [list(end) for end in way.endpoints]}],
-                }
-                for way in ways
-            ],
-        }
-
-    # --- what is heard ------------------------------------------------------------------------
-
-    def _on_event(self, event: Json) -> None:
-        work = self._works.get(str(event.get("transfer")))
-        if work is None or work.done.is_set():
-            return
-        if event.get("event") == "progress" and isinstance(event.get("status"), dict):
-            transfer = progress.with_status(work.transfer, event["status"])
-            has_verdict = _verdicts(transfer) != _verdicts(work.transfer)
-            if has_verdict or time.monotonic() - work.published_at >= _PUBLISH_SECONDS:
-                self._tell(work, transfer)
-            else:
-                work.transfer = transfer
-        elif event.get("event") == "finished":
-            status = event.get("result", {}).get("status")
-            transfer = progress.with_status(work.transfer, status if status else {})
-            error = status.get("error") if isinstance(status, dict) else None
-            is_bad = progress.final_state(transfer.targets) in ("failed", "partial")
-            self._finish(
-                work,
-                progress.ended(
-                    replace(transfer, error=str(error)[:500] if error and is_bad else None)
-                ),
-            )
-
-    def _tell(self, work: _Work, transfer: Transfer) -> None:
-        work.transfer = transfer
-        work.published_at = time.monotonic()
-        self._publish(transfer)
-
-    def _finish(self, work: _Work, transfer: Transfer) -> None:
-        if work.done.is_set():
-            return
-        self._tell(work, transfer)
-        if work.lock is not None:
-            work.lock.release()
-        work.done.set()
-
-    def _work(self, transfer_id: str) -> _Work:
-        work = self._works.get(transfer_id)
-        if work is None:
-            raise NotFoundError(f"No transfer {transfer_id} runs in this castray")
-        return work
-
-    # --- when a session ends ------------------------------------------------------------------
-
-    def _on_session_closed(self, cluster_key: str) -> bool:
-        """Whether the transfers that it owned are looked after."""
-        owned = [
-            work
-            for work in self._works.values()
-            if work.owner_key == cluster_key and not work.done.is_set()
-        ]
-        if cluster_key == LOCAL:
-            error = "castray's own agent process has ended"
-            for work in owned:
-                self._finish(work, progress.ended(work.transfer, error=error))
-        elif owned:
-            task = asyncio.create_task(self._look_after(cluster_key, owned))
-            self._following.add(task)
-            task.add_done_callback(self._following.discard)
-        return bool(owned)
-
-    async def _look_after(self, cluster_key: str, owned: list[_Work]) -> None:
-        """The connection to a coordinator broke while it owned transfers: they are followed over a
-        new connection, or their end is read from its log."""
-        for pause_seconds in _RECONNECT_SECONDS:
-            await asyncio.sleep(pause_seconds)
-            with contextlib.suppress(CastrayError):
-                self._keeper.forget(cluster_key)
-                await self.adopt(cluster_key, {work.transfer.id for work in owned})
-                if all(work.done.is_set() for work in owned):
-                    return
-                if self._keeper.holds(cluster_key):
-                    return
-        for work in owned:
-            self._finish(
-                work,
-                progress.ended(
-                    work.transfer, error="the coordinator of the source's cluster is gone"
-                ),
-            )
-
-    def _note_ended(self, result: Json, unfinished_ids: Collection[str] | None) -> None:
-        transfer = progress.from_result(result)
-        if transfer is None or (unfinished_ids is not None and transfer.id not in unfinished_ids):
-            return
-        work = self._works.get(transfer.id)
-        if work is None:
-            self._publish(transfer)
-        else:
-            self._finish(work, transfer)
-
-    def _follow_left(
-        self, cluster_key: str, record: Json, unfinished_ids: Collection[str] | None
-    ) -> None:
-        transfer = progress.from_record(record)
-        if transfer is None or (unfinished_ids is not None and transfer.id not in unfinished_ids):
-            return
-        work = self._works.setdefault(transfer.id, _Work(transfer))
-        work.owner_key = cluster_key
-        self._tell(work, work.transfer)
+            work.release()
 
 
-def _verdicts(transfer: Transfer) -> list[str | None]:
-    return [target.verdict for target in transfer.targets]
-
-
-def _after_plan(transfer: Transfer, preparation: Preparation) -> tuple[TransferTarget, ...]:
-    """The targets with the verdicts that the plan already gives."""
-    targets = []
-    for target, prepared in zip(transfer.targets, preparation.targets, strict=True):
-        plan = prepared.plan
-        known = replace(target, path=plan.path)
-        if plan.action == "refuse":
-            known = replace(known, verdict="failed", reason=plan.reason)
-        elif plan.action == "skip":
-            known = replace(known, verdict="identical", digest=preparation.digest)
-        targets.append(known)
-    return tuple(targets)
-
-
-def _after_ways(transfer: Transfer, ways: list[Way]) -> tuple[TransferTarget, ...]:
-    """The targets, those without a way marked as failed."""
-    targets = list(transfer.targets)
-    for way in ways:
-        if way.failure is not None:
-            targets[way.index] = replace(
-                targets[way.index], verdict="failed", reason=way.failure, attempts=1
-            )
-    return tuple(targets)
-
-
-def _planned_route(selection: Selection, preparation: Preparation) -> tuple[str, ...]:
-    return tuple(
-        f"{selection.source.label} → {target.place.label}"
-        for target in preparation.targets
-        if target.plan.action == "send"
-    )
+def _source_clusters(transfer: Transfer) -> list[str]:
+    """The names of the clusters that the legs' sources are on."""
+    if transfer.legs:
+        return [leg.cluster for leg in transfer.legs]
+    return [parse_address(transfer.source).cluster_pattern]

@@ -8,17 +8,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from castray_tui.agent import keys
+from castray_tui.agent.wire import CONTROL_JSON_LIMIT_BYTES
 from castray_tui.core.errors import TransferError
 from castray_tui.core.text_safety import safe_text
 from castray_tui.core.transfer.control_connection import ControlConnection, answers_of
 
 Json = dict[str, Any]
 
-_LINE_LIMIT_BYTES = 16 * 1024 * 1024
+_LINE_LIMIT_BYTES = CONTROL_JSON_LIMIT_BYTES
+_LARGE_BYTES = 32 * 1024
 _END_SECONDS = 5.0
 
 
@@ -66,24 +68,56 @@ async def call(
 
 
 async def call_all(
-    session: Session, calls: list[tuple[str, str, Json]], timeout_seconds: float
+    session: Session,
+    calls: Sequence[tuple[str, str, Json]],
+    timeout_seconds: float,
+    shared: Json | None = None,
 ) -> list[Json | TransferError]:
-    """Orders to several agents of one session, side by side; an answer or an error for each."""
+    """Orders to several agents of one session, side by side.
+
+    Args:
+        calls: Node ID, order and arguments of each.
+        shared: Arguments that all of them have. What is large is sent once for all calls; then,
+            and only then, the answers come together, when the slowest agent has given its own.
+
+    Returns:
+        An answer or an error for each call.
+    """
     if not calls:
         return []
-    message = {
+    if len(calls) > 1 and sum(_length(value) for value in (shared or {}).values()) > _LARGE_BYTES:
+        return await _ask(session, calls, timeout_seconds, shared)
+    results = await asyncio.gather(
+        *(
+            _ask(session, [(node_id, order, {**(shared or {}), **arguments})], timeout_seconds)
+            for node_id, order, arguments in calls
+        )
+    )
+    return [result for (result,) in results]
+
+
+async def _ask(
+    session: Session,
+    calls: Sequence[tuple[str, str, Json]],
+    timeout_seconds: float,
+    shared: Json | None = None,
+) -> list[Json | TransferError]:
+    """One message with some calls in it."""
+    message: Json = {
         "calls": [
             {"node_id": node_id, "order": order, "arguments": arguments}
             for node_id, order, arguments in calls
         ]
     }
+    if shared is not None:
+        message["shared"] = shared
     try:
         answers = await session.request(message, timeout_seconds)
     except TransferError as error:
         return [error for _ in calls]
     results: list[Json | TransferError] = []
     for answer in answers:
-        if "answer" in answer:
+        if isinstance(answer.get("answer"), dict):
             results.append(answer["answer"])
         else:
             refused = answer.get("refused") or {}
@@ -96,6 +130,10 @@ async def call_all(
     if len(results) != len(calls):
         return [TransferError("An agent answered in an unknown shape") for _ in calls]
     return results
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, str) else 0
 
 
 class LocalSession:
