@@ -28,7 +28,7 @@ from textual.widgets import Input
 
 from castray_tui.core.config import Settings
 from castray_tui.core.errors import CastrayError
-from castray_tui.core.models import EMPTY_FLEET, Fleet
+from castray_tui.core.models import EMPTY_FLEET, LOCAL, Fleet, Transfer
 from castray_tui.log_file import logging_to_file
 from castray_tui.messages import (
     CancelTransfer,
@@ -37,7 +37,11 @@ from castray_tui.messages import (
     DiscoverClusters,
     DismissDeadNode,
     FleetChanged,
+    PauseTransfer,
     RefreshClusters,
+    ResumeTransfer,
+    RetryTransfer,
+    UnpauseTransfer,
 )
 from castray_tui.screens.fleet import FleetScreen
 from castray_tui.screens.widgets.cells import drawable
@@ -275,6 +279,36 @@ class CastrayApp(App[int]):
 
         self._order(cancel(), f"cancel {message.transfer_id}", "Not cancelled")
 
+    @on(PauseTransfer)
+    def _pause_transfer(self, message: PauseTransfer) -> None:
+        async def pause() -> str:
+            transfer = await (await self.engine_ready()).pause_transfer(message.transfer_id)
+            return f"The transfer is {transfer.state}."
+
+        self._order(pause(), f"pause {message.transfer_id}", "Not paused")
+
+    @on(UnpauseTransfer)
+    def _unpause_transfer(self, message: UnpauseTransfer) -> None:
+        async def unpause() -> str:
+            transfer = await (await self.engine_ready()).unpause_transfer(message.transfer_id)
+            return f"The transfer is {transfer.state}."
+
+        self._order(unpause(), f"unpause {message.transfer_id}", "It does not go on")
+
+    @on(ResumeTransfer)
+    def _resume_transfer(self, message: ResumeTransfer) -> None:
+        async def resume() -> str:
+            return _again(await (await self.engine_ready()).resume_transfer(message.transfer_id))
+
+        self._order(resume(), f"resume {message.transfer_id}", "Not resumed")
+
+    @on(RetryTransfer)
+    def _retry_transfer(self, message: RetryTransfer) -> None:
+        async def retry() -> str:
+            return _again(await (await self.engine_ready()).retry_transfer(message.transfer_id))
+
+        self._order(retry(), f"retry {message.transfer_id}", "Not tried again")
+
     def _order(self, order: Coroutine[Any, Any, str], name: str, failure: str) -> None:
         """Runs an order in a worker of its own and tells how it went."""
 
@@ -330,20 +364,20 @@ class CastrayApp(App[int]):
 
     @work(name="leave", group="leave", exclusive=True)
     async def action_leave(self) -> None:
-        """Quits; asks first where a transfer from this machine would be cut off."""
-        from_here = [
+        """Quits; asks first where a transfer from or to this machine would be cut off."""
+        cut_off = [
             transfer
             for transfer in self.fleet.transfers
-            if transfer.state not in ENDED and _is_local(transfer.source)
+            if transfer.state not in ENDED and _needs_this_machine(transfer)
         ]
-        if from_here:
+        if cut_off:
             from castray_tui.screens.confirm import ConfirmDialog  # noqa: PLC0415 - see above
 
             if isinstance(self.screen, ConfirmDialog):
                 return
             dialog = ConfirmDialog(
-                "Quit while files are being sent from here?",
-                f"{len(from_here)} transfer(s) read from this machine and would be cut off.",
+                "Quit while files are being sent?",
+                f"{len(cut_off)} transfer(s) from or to this machine would be cut off.",
                 "Quit",
             )
             if not await self.push_screen_wait(dialog):
@@ -351,8 +385,16 @@ class CastrayApp(App[int]):
         self.exit(0)
 
 
-def _is_local(source: str) -> bool:
-    return source.startswith("local:") or "/" not in source.partition(":")[0] or source[0] in "./"
+def _again(transfer: Transfer) -> str:
+    left = sum(target.verdict is None for target in transfer.targets)
+    return f"Sending again to {left} target{'' if left == 1 else 's'}."
+
+
+def _needs_this_machine(transfer: Transfer) -> bool:
+    """Whether it reads from the machine that castray runs on, or writes to it."""
+    clusters = {leg.cluster for leg in transfer.legs}
+    clusters |= {target.cluster for target in transfer.targets}
+    return LOCAL in clusters or transfer.source.startswith(f"{LOCAL}:")
 
 
 @contextlib.contextmanager

@@ -22,11 +22,13 @@ from castray_tui.screens import (
     help,  # noqa: A004 - the screen's name
     logs,
     transfer,
+    transfer_details,
 )
 from castray_tui.screens.widgets import virtual_table
 
 _MODULES = (
-    app, confirm, connect, details, events, filter_line, fleet, help, logs, transfer, virtual_table,
+    app, confirm, connect, details, events, filter_line, fleet, help, logs, transfer,
+    transfer_details, virtual_table,
 )  # fmt: skip
 
 

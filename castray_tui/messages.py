@@ -61,3 +61,31 @@ class CancelTransfer(Message):
     """Cancel a transfer; the user has been asked."""
 
     transfer_id: str
+
+
+@dataclass
+class PauseTransfer(Message):
+    """Let a transfer stand still; what its targets have stays where it is."""
+
+    transfer_id: str
+
+
+@dataclass
+class UnpauseTransfer(Message):
+    """Let a paused transfer go on."""
+
+    transfer_id: str
+
+
+@dataclass
+class ResumeTransfer(Message):
+    """Go on with a transfer that ended before all its targets had everything."""
+
+    transfer_id: str
+
+
+@dataclass
+class RetryTransfer(Message):
+    """Send again to the targets of a transfer that failed."""
+
+    transfer_id: str

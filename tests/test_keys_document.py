@@ -12,13 +12,14 @@ from castray_tui.app import CastrayApp
 from castray_tui.keymap import binding_ids
 from castray_tui.screens.confirm import ConfirmDialog
 from castray_tui.screens.connect import ConnectDialog
-from castray_tui.screens.details import ClusterDetails, NodeDetails, TransferDetails
+from castray_tui.screens.details import ClusterDetails, NodeDetails
 from castray_tui.screens.events import EventsScreen
 from castray_tui.screens.filter_line import FilterLine
 from castray_tui.screens.fleet import FleetScreen
 from castray_tui.screens.help import HelpScreen
 from castray_tui.screens.logs import LogsScreen, LogTailScreen
 from castray_tui.screens.transfer import TransferDialog
+from castray_tui.screens.transfer_details import TransferDetails
 from castray_tui.screens.widgets.virtual_table import VirtualTable
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "keys.md"

@@ -279,7 +279,7 @@ async def test_disconnect_asks_first() -> None:
         await pilot.press("j", "x")
         await pilot.pause()
         assert isinstance(harness.app.screen, ConfirmDialog)
-        assert "1 transfer(s) to it are under way" in harness.text()
+        assert "1 transfer(s) from or to it are under way" in harness.text()
         await pilot.press("enter")  # stands on No
         await pilot.pause()
         assert harness.engine.orders == []

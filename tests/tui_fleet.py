@@ -101,6 +101,18 @@ class PushedEngine:
     async def cancel_transfer(self, transfer_id: str) -> Transfer:
         return await self._answer("cancel", transfer_id, transfer("t1", state="cancelled"))
 
+    async def pause_transfer(self, transfer_id: str) -> Transfer:
+        return await self._answer("pause", transfer_id, transfer("t1", state="paused"))
+
+    async def unpause_transfer(self, transfer_id: str) -> Transfer:
+        return await self._answer("unpause", transfer_id, transfer("t1"))
+
+    async def resume_transfer(self, transfer_id: str) -> Transfer:
+        return await self._answer("resume", transfer_id, transfer("t1"))
+
+    async def retry_transfer(self, transfer_id: str) -> Transfer:
+        return await self._answer("retry", transfer_id, transfer("t1"))
+
 
 def hardware(cpu: float | None = 10.0, memory: float = 25.0, **more: Any) -> NodeHardware:
     return NodeHardware(

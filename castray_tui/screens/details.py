@@ -1,4 +1,4 @@
-"""Everything castray knows of one cluster, node, transfer or event."""
+"""Everything castray knows of one cluster, node or event."""
 
 from __future__ import annotations
 
@@ -13,21 +13,13 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
-from castray_tui.core.models import Event, Fleet, Node, Transfer, TransferTarget
+from castray_tui.core.models import Event, Fleet, Node
 from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.cluster_columns import ClusterRow, cluster_rows
 from castray_tui.screens.widgets.glyphs import Glyphs
 from castray_tui.screens.widgets.key_bar import KeyBar
 from castray_tui.screens.widgets.node_columns import NodeKey
-from castray_tui.screens.widgets.row_list import Order
-from castray_tui.screens.widgets.transfer_columns import target_columns, verdict_cell
-from castray_tui.screens.widgets.transfer_rates import (
-    content_seconds,
-    progress_percent,
-    whole_bytes,
-)
-from castray_tui.screens.widgets.virtual_table import VirtualTable
 
 Fact = tuple[str, str]
 Section = tuple[str, Sequence[Fact]]
@@ -48,7 +40,8 @@ def facts_content(sections: Sequence[Section]) -> Content:
     return Content("\n").join(lines)
 
 
-def _known(*facts: tuple[str, str | None]) -> list[Fact]:
+def known(*facts: tuple[str, str | None]) -> list[Fact]:
+    """Those of the facts that say something."""
     return [(name, value) for name, value in facts if value not in {None, "", figures.UNKNOWN}]
 
 
@@ -75,7 +68,7 @@ def cluster_sections(row: ClusterRow, now: float) -> list[Section]:
         sections.append(
             (
                 "Cluster",
-                _known(
+                known(
                     ("state", state),
                     ("error", cluster.error),
                     ("read-only because", cluster.read_only_reason),
@@ -93,7 +86,7 @@ def cluster_sections(row: ClusterRow, now: float) -> list[Section]:
         sections.append(
             (
                 "Cluster",
-                _known(
+                known(
                     ("state", "found, not connected: c connects"),
                     ("Ray version", found.ray_version),
                     ("nodes", figures.amount(found.node_count)),
@@ -106,7 +99,7 @@ def cluster_sections(row: ClusterRow, now: float) -> list[Section]:
         sections.append(
             (
                 "Where it is",
-                _known(
+                known(
                     ("read through", cluster.access if cluster is not None else None),
                     ("address", cluster.address if cluster is not None else None),
                     ("dashboard", either.dashboard_url),
@@ -120,7 +113,7 @@ def cluster_sections(row: ClusterRow, now: float) -> list[Section]:
         sections.append(
             (
                 "How it was found",
-                _known(
+                known(
                     ("by", ", ".join(found.sources)),
                     ("on this host", "yes" if found.on_this_host else "no"),
                     ("processes of", found.owner),
@@ -145,7 +138,7 @@ def node_sections(node: Node, now: float) -> list[Section]:
     sections: list[Section] = [
         (
             "Node",
-            _known(
+            known(
                 ("status", node.status),
                 ("reason", node.reason),
                 ("cluster", node.cluster),
@@ -185,7 +178,7 @@ def node_sections(node: Node, now: float) -> list[Section]:
         sections.append(
             (
                 "Hardware",
-                _known(
+                known(
                     ("CPU", figures.percent(hardware.cpu_percent)),
                     ("cores", figures.amount(hardware.cpu_logical_count)),
                     ("load (1 min)", figures.amount(hardware.load_average_1m)),
@@ -229,16 +222,16 @@ def node_sections(node: Node, now: float) -> list[Section]:
     return sections
 
 
-class _Details(Screen[None]):
+class DetailsScreen(Screen[None]):
     """Facts in sections that follow the fleet."""
 
     DEFAULT_CSS = """
-    _Details VerticalScroll {
+    DetailsScreen VerticalScroll {
         border: round $primary; padding: 0 1; background: $background;
         border-title-color: $primary; border-title-style: bold;
     }
-    .-ascii _Details VerticalScroll { border: ascii $primary; }
-    _Details #facts { height: auto; }
+    .-ascii DetailsScreen VerticalScroll { border: ascii $primary; }
+    DetailsScreen #facts { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "app.pop_screen", "Back", id="screen.back", tooltip="Back"),
@@ -295,7 +288,7 @@ class _Details(Screen[None]):
         self.query_one(VerticalScroll).scroll_end(animate=False)
 
 
-class ClusterDetails(_Details):
+class ClusterDetails(DetailsScreen):
     """Everything known of one cluster."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -327,7 +320,7 @@ class ClusterDetails(_Details):
         self.app.call_later(self.app.run_action, "screen.connect")
 
 
-class NodeDetails(_Details):
+class NodeDetails(DetailsScreen):
     """Everything known of one node."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -353,7 +346,7 @@ class NodeDetails(_Details):
         self.app.call_later(self.app.run_action, "screen.logs")
 
 
-class EventDetails(_Details):
+class EventDetails(DetailsScreen):
     """Everything known of one event."""
 
     def __init__(self, event: Event, glyphs: Glyphs) -> None:
@@ -363,81 +356,15 @@ class EventDetails(_Details):
     def sections(self, fleet: Fleet) -> tuple[str, Sequence[Section]] | None:
         """The event's facts; the fleet plays no part."""
         event = self._event
-        facts = _known(
+        facts = known(
             ("time", figures.date_and_clock(event.time)),
             ("event", event.type.replace("_", " ")),
             ("cluster", event.cluster),
             ("node", event.node),
             ("message", event.message),
         )
-        data = _known(*((str(name), _plain(value)) for name, value in event.data.items()))
+        data = known(*((str(name), _plain(value)) for name, value in event.data.items()))
         return f"Event {event.id}", [("Event", facts), ("Data", data)]
-
-
-class TransferDetails(_Details):
-    """One transfer and each of its targets."""
-
-    DEFAULT_CSS = """
-    TransferDetails VerticalScroll { height: auto; max-height: 50%; }
-    TransferDetails VirtualTable { height: 1fr; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "sort", "Sort", id="details.sort", tooltip="Sort by the next column"),
-    ]
-
-    def __init__(
-        self, transfer_id: str, glyphs: Glyphs, *, clock: Callable[[], float] = time.time
-    ) -> None:
-        super().__init__(glyphs, clock=clock)
-        self._id = transfer_id
-        self.targets: VirtualTable[tuple[str, str, str], TransferTarget] = VirtualTable(
-            target_columns(), glyphs, natural=_target_order, clock=clock, id="targets"
-        )
-
-    def compose(self) -> ComposeResult:
-        """Lays out the facts over the targets."""
-        with VerticalScroll(can_focus=False):
-            yield Static("", id="facts", markup=False)
-        yield self.targets
-        yield KeyBar(self._glyphs)
-
-    def on_mount(self) -> None:
-        """Stands on the targets."""
-        super().on_mount()
-        self.targets.border_title = "Targets"
-        self.targets.focus()
-
-    def sections(self, fleet: Fleet) -> tuple[str, Sequence[Section]] | None:
-        """The transfer's facts, and its targets into the table."""
-        transfer = next((one for one in fleet.transfers if one.id == self._id), None)
-        if transfer is None:
-            return None
-        self.targets.set_rows(
-            {(one.cluster, one.node_id or one.node, one.path): one for one in transfer.targets}
-        )
-        done = f"{figures.size(transfer.bytes_done)} of {figures.size(whole_bytes(transfer))}"
-        facts = _known(
-            ("state", f"{transfer.state} ({transfer.kind})"),
-            ("error", transfer.error),
-            ("source", transfer.source),
-            ("done", f"{done}, {figures.percent(progress_percent(transfer))}"),
-            ("targets", "".join(text for text, _ in verdict_cell(transfer))),
-            ("digest", transfer.digest),
-            ("overwrite", transfer.overwrite),
-            ("started", figures.date_and_clock(transfer.started)),
-            ("ended", figures.date_and_clock(transfer.ended)),
-            ("took", _took(transfer)),
-            ("route", "; ".join(transfer.route)),
-        )
-        return f"Transfer {transfer.id}", [("Transfer", facts)]
-
-    def action_sort(self) -> None:
-        """Sorts by the next column."""
-        self.targets.sort_next()
-
-    def action_scroll(self, lines: int) -> None:
-        """Keys move in the table of targets."""
-        self.targets.action_move(lines)
 
 
 def _plain(value: object) -> str | None:
@@ -445,18 +372,3 @@ def _plain(value: object) -> str | None:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return None if value is None else str(value)
-
-
-def _took(transfer: Transfer) -> str | None:
-    """How long all of it took, and how much of that bytes were on their way."""
-    if transfer.started is None or transfer.ended is None:
-        return None
-    whole = figures.latency(max(transfer.ended - transfer.started, 0.0))
-    content = content_seconds(transfer)
-    if content is None:
-        return whole
-    return f"{whole}, {figures.latency(content)} of it from the first byte to the last verdict"
-
-
-def _target_order(target: TransferTarget) -> Order:
-    return (target.cluster, target.node, target.path)

@@ -11,17 +11,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.screen import Screen
 
 from castray_tui.core.models import Event, Fleet, Node, Transfer
 from castray_tui.core.node_filter import parse_filter
 from castray_tui.messages import (
-    CancelTransfer,
     DisconnectCluster,
     DiscoverClusters,
     DismissDeadNode,
     RefreshClusters,
 )
+from castray_tui.screens.transfer_orders import TransferOrders
 from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.cluster_columns import (
     CLUSTER_COLUMNS,
@@ -44,7 +43,6 @@ from castray_tui.screens.widgets.node_columns import (
 from castray_tui.screens.widgets.text_filter import parse_text_filter
 from castray_tui.screens.widgets.transfer_columns import (
     natural_transfer_order,
-    targets_text,
     transfer_columns,
     transfer_texts,
 )
@@ -57,7 +55,7 @@ if TYPE_CHECKING:
     from castray_tui.core.engine import Engine
 
 
-class FleetScreen(Screen[None]):
+class FleetScreen(TransferOrders):
     """Clusters, nodes and transfers, each a table that keeps its rows in place.
 
     Args:
@@ -75,6 +73,16 @@ class FleetScreen(Screen[None]):
         (170, "-wide"),
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
+        # First, as only the first keys have room on the bottom line.
+        Binding("p", "pause_transfer", "Pause", id="fleet.pause_transfer",
+            tooltip="Pause the transfer under the cursor; a paused one goes on",
+        ),
+        Binding("R", "retry_transfer", "Retry", id="fleet.retry_transfer",
+            tooltip="Send again to those targets of the transfer under the cursor that failed",
+        ),
+        Binding("u", "resume_transfer", "Resume", id="fleet.resume_transfer",
+            tooltip="Go on with the transfer under the cursor, which was interrupted or cancelled",
+        ),
         Binding("d", "discover", "Discover", id="fleet.discover", tooltip="Look for clusters now"),
         Binding(
             "c", "connect", "Connect", id="fleet.connect",
@@ -82,7 +90,7 @@ class FleetScreen(Screen[None]):
         ),
         Binding(
             "t", "transfer", "Transfer", id="fleet.transfer",
-            tooltip="Send a file to the marked nodes, or to the one under the cursor",
+            tooltip="Send files or folders to the marked nodes, or to the one under the cursor",
         ),
         Binding("slash", "filter", "Filter", key_display="/", id="fleet.filter",
             tooltip="Show only rows that match: text, !text, /re/, state:dead, cluster:ml",
@@ -295,7 +303,7 @@ class FleetScreen(Screen[None]):
             return pane is self.nodes
         if action == "disconnect":
             return pane is not self.transfers
-        if action == "cancel_transfer":
+        if action.endswith("_transfer"):
             return pane is self.transfers
         return True
 
@@ -377,8 +385,8 @@ class FleetScreen(Screen[None]):
         from castray_tui.screens.details import (  # noqa: PLC0415 - after the first frame
             ClusterDetails,
             NodeDetails,
-            TransferDetails,
         )
+        from castray_tui.screens.transfer_details import TransferDetails  # noqa: PLC0415
 
         key = message.table.cursor_key
         if key is None:
@@ -450,13 +458,13 @@ class FleetScreen(Screen[None]):
             transfer
             for transfer in self.fleet.transfers
             if transfer.state not in ENDED
-            and any(target.cluster == name for target in transfer.targets)
+            and name in {end.cluster for ends in (transfer.targets, transfer.legs) for end in ends}
         ]
         question = f"Disconnect from {name}?"
         consequence = "Its nodes leave the table. Nothing changes on the cluster."
         if running:
             consequence = (
-                f"{len(running)} transfer(s) to it are under way: "
+                f"{len(running)} transfer(s) from or to it are under way: "
                 "castray will not see how they end."
             )
         if await self._ask(question, consequence, "Disconnect"):
@@ -469,21 +477,9 @@ class FleetScreen(Screen[None]):
         node = self.nodes.cursor_row
         return None if node is None or node.is_local else node.cluster
 
-    @work(name="cancel transfer", group="question", exclusive=True)
-    async def action_cancel_transfer(self) -> None:
-        """Cancels the transfer under the cursor, after a question."""
-        transfer = self.transfers.cursor_row
-        if transfer is None or transfer.state in ENDED:
-            self.notify(
-                "Put the cursor on a transfer that is under way.", severity="warning", markup=False
-            )
-            return
-        if await self._ask(
-            f"Cancel this transfer to {targets_text(transfer)}?",
-            f"{transfer.source}: targets without a verdict keep what they held before.",
-            "Cancel it",
-        ):
-            self.post_message(CancelTransfer(transfer.id))
+    def chosen_transfer(self) -> Transfer | None:
+        """The transfer under the cursor."""
+        return self.transfers.cursor_row
 
     def action_dismiss_node(self) -> None:
         """Takes the dead node under the cursor off the list."""

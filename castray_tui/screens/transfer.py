@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,33 +10,53 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import DescendantFocus
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Button, Input, Static
 
 from castray_tui.core.errors import CastrayError
 from castray_tui.core.models import (
     Fleet,
+    LinkPolicy,
     Node,
     Overwrite,
     PlannedTarget,
     TransferPlan,
     TransferRequest,
 )
+from castray_tui.screens.transfer_request import (
+    quoted,
+    request_of,
+    target_addresses,
+    target_words,
+    words_of,
+)
 from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import Role, drawable, text_width
 from castray_tui.screens.widgets.columns import Column
 from castray_tui.screens.widgets.glyphs import Glyphs
+from castray_tui.screens.widgets.route_text import folded_route
 from castray_tui.screens.widgets.virtual_table import VirtualTable
 
 if TYPE_CHECKING:
     from castray_tui.core.engine import Engine
 
 _POLICIES: tuple[Overwrite, ...] = ("if-different", "never", "always")
-_POLICY_WORDS = {
-    "if-different": "if different",
-    "never": "never",
-    "always": "always",
+_LINK_POLICIES: tuple[LinkPolicy, ...] = ("keep", "follow", "refuse")
+_FIELDS: dict[str, tuple[str, str]] = {
+    "source": (
+        "Source",
+        "Files or folders here, or CLUSTER/NODE:PATH; quote names with spaces.",
+    ),
+    "targets": ("Targets", "CLUSTER/NODE ..., wildcards work; NODE:PATH keeps its own path."),
+    "path": ("Path", "Where on the targets; a folder to put the source into ends in /"),
+    "exclude": ("Exclude", "Patterns of what stays behind in folders: *.log .git/ data/tmp"),
+    "include": ("Include", "Patterns of what is sent even where it is excluded."),
+    "limit": ("Limit", "Bytes a second of all together, such as 10MB; empty: as configured."),
+    "link-limit": ("One link", "Bytes a second from one node to another; empty: as configured."),
 }
+"""By a field's id: its label, and what is said while it has the focus."""
 _ACTION_ROLES: dict[str, Role] = {"send": "ok", "skip": "dim", "refuse": "bad"}
 
 _PLAN_COLUMNS: tuple[Column[PlannedTarget], ...] = (
@@ -54,6 +74,8 @@ _PLAN_COLUMNS: tuple[Column[PlannedTarget], ...] = (
         34,
         content=lambda target: text_width(target.cluster) + 1 + text_width(target.node),
     ),
+    Column("send", "SEND", lambda target, _: ((figures.size(target.send_bytes), ""),), 5,
+        priority=2, right=True),
     Column("free", "FREE", lambda target, _: ((figures.size(target.free_bytes), ""),), 5,
         right=True),
     Column(
@@ -69,30 +91,6 @@ _PLAN_COLUMNS: tuple[Column[PlannedTarget], ...] = (
         200,
     ),
 )  # fmt: skip
-
-
-def target_words(chosen: Sequence[Node], fleet: Fleet) -> str:
-    """Nodes as addresses without a path; a whole cluster is ``CLUSTER/*``."""
-    words: list[str] = []
-    by_cluster: dict[str, list[Node]] = {}
-    for node in chosen:
-        by_cluster.setdefault(node.cluster, []).append(node)
-    for cluster, nodes in by_cluster.items():
-        living = {
-            node.key for node in fleet.nodes if node.cluster == cluster and node.status != "dead"
-        }
-        if len(nodes) > 1 and {node.key for node in nodes} == living:
-            words.append(f"{cluster}/*")
-        else:
-            words += [node.name if node.is_local else f"{cluster}/{node.name}" for node in nodes]
-    return " ".join(words)
-
-
-def target_addresses(words: str, path: str) -> tuple[str, ...]:
-    """Addresses from what was typed: a word with a path of its own keeps it."""
-    return tuple(
-        word if ":" in word else f"{word}:{path}" for word in words.replace(",", " ").split()
-    )
 
 
 class TransferDialog(ModalScreen[None]):
@@ -113,8 +111,11 @@ class TransferDialog(ModalScreen[None]):
         Binding("ctrl+o", "policy", "Overwrite", id="transfer.policy", priority=True,
             tooltip="What to do where a file is already: if different, never, always",
         ),
+        Binding("ctrl+l", "links", "Links", id="transfer.links", priority=True,
+            tooltip="What becomes of symbolic links in folders: keep, follow, refuse",
+        ),
         Binding("ctrl+r", "swap", "Swap", id="transfer.swap", priority=True,
-            tooltip="Source and targets change places: fetch from the node instead",
+            tooltip="Source and targets change places: fetch from the nodes instead",
         ),
         Binding("ctrl+s", "start", "Start", id="transfer.start", priority=True,
             tooltip="Start the transfer",
@@ -139,7 +140,7 @@ class TransferDialog(ModalScreen[None]):
         self._glyphs = glyphs
         self._targets = target_words([node for node in chosen if not node.is_local], fleet)
         self._policy: Overwrite = "if-different"
-        self._planned: TransferRequest | None = None
+        self._links: LinkPolicy = "keep"
         self._plan_table: VirtualTable[int, PlannedTarget] = VirtualTable(
             _PLAN_COLUMNS,
             glyphs,
@@ -151,60 +152,82 @@ class TransferDialog(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Lays out the fields."""
         here = str(Path.cwd())
+        source = quoted([here if here.endswith("/") else f"{here}/"])
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Transfer"
             dialog.border_subtitle = "enter plan  ctrl+s start  ctrl+r fetch instead  esc close"
-            yield Static("Source: a path here, or CLUSTER/NODE:PATH", classes="label", markup=False)
-            yield Input(
-                here if here.endswith("/") else f"{here}/", id="source", select_on_focus=False
-            )
-            yield Static("Targets: CLUSTER/NODE ..., wildcards work", classes="label", markup=False)
-            yield Input(
-                self._targets, placeholder="ml/head  ml/*  */*", id="targets", select_on_focus=False
-            )
-            yield Static("Path on the targets; a folder ends in /", classes="label", markup=False)
-            yield Input("/tmp/", id="path", select_on_focus=False)  # noqa: S108 - a proposal to edit
+            with Horizontal(classes="fields"):
+                yield from _field("source", source)
+            with Horizontal(classes="fields"):
+                yield from _field("targets", self._targets, "ml/head  ml/*  */*")
+            with Horizontal(classes="fields"):
+                yield from _field("path", "/tmp/")  # noqa: S108 - a proposal to edit
+            with Horizontal(classes="fields"):
+                yield from _field("exclude")
+                yield from _field("include")
+            with Horizontal(classes="fields"):
+                yield from _field("limit", placeholder="none")
+                yield from _field("link-limit", placeholder="none")
             yield Static("", id="policy", classes="hint", markup=False)
+            yield Static("", id="links", classes="hint", markup=False)
+            yield Static("", id="field-hint", classes="label", markup=False)
             yield self._plan_table
+            yield Static("", id="route", classes="hint", markup=False)
             yield Static("", id="answer", classes="hint", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Close", id="close", compact=True)
                 yield Button("Plan", id="plan-button", compact=True)
-                yield Button("Start", id="start", variant="primary", compact=True)  # fmt: skip
+                yield Button("Start", id="start", variant="primary", compact=True)
 
     def on_mount(self) -> None:
         """Begins at the source."""
-        source = self.query_one("#source", Input)
+        source = self._input("source")
         source.focus()
         source.cursor_position = len(source.value)
-        self._show_policy()
+        self.query_one("#route").display = False
+        self._show_choices()
 
-    def _show_policy(self) -> None:
-        words = "   ".join(
-            f"[{'x' if policy == self._policy else ' '}] {_POLICY_WORDS[policy]}"
-            for policy in _POLICIES
-        )
-        self.query_one("#policy", Static).update(f"Overwrite (ctrl+o)   {words}")
+    def _input(self, field: str) -> Input:
+        return self.query_one(f"#{field}", Input)
+
+    @on(DescendantFocus)
+    def _focus_moved(self, message: DescendantFocus) -> None:
+        _, hint = _FIELDS.get(message.widget.id or "", ("", ""))
+        self.query_one("#field-hint", Static).update(hint)
+
+    def _show_choices(self) -> None:
+        words = {"if-different": "if different"}
+        policies = [(words.get(each, each), each == self._policy) for each in _POLICIES]
+        links = [(each, each == self._links) for each in _LINK_POLICIES]
+        self.query_one("#policy", Static).update(_choice("Overwrite (ctrl+o)", policies))
+        self.query_one("#links", Static).update(_choice("Links (ctrl+l)", links))
 
     def action_policy(self) -> None:
         """Chooses the next way to treat files that are there already."""
         self._policy = _POLICIES[(_POLICIES.index(self._policy) + 1) % len(_POLICIES)]
-        self._show_policy()
-        self._planned = None
+        self._show_choices()
+
+    def action_links(self) -> None:
+        """Chooses the next way to treat symbolic links."""
+        self._links = _LINK_POLICIES[(_LINK_POLICIES.index(self._links) + 1) % len(_LINK_POLICIES)]
+        self._show_choices()
 
     def action_swap(self) -> None:
-        """Fetches instead: the first target becomes the source, this machine the target."""
-        source = self.query_one("#source", Input)
-        targets = self.query_one("#targets", Input)
-        path = self.query_one("#path", Input)
-        addresses = target_addresses(targets.value, path.value)
+        """Fetches instead: the targets become the sources, where the source was the target."""
+        source, targets, path = map(self._input, ("source", "targets", "path"))
+        try:
+            addresses = target_addresses(targets.value, path.value)
+            sources = words_of(source.value)
+        except CastrayError as error:
+            self._answer(str(error), failed=True)
+            return
         if not addresses:
             self._answer("There is no target to fetch from.", failed=True)
             return
-        node, _, target_path = source.value.partition(":")
+        node, _, target_path = (sources[0] if sources else f"{Path.cwd()}/").partition(":")
         if not target_path:
-            node, target_path = "local", source.value
-        source.value, targets.value, path.value = addresses[0], node, target_path
+            node, target_path = "local", node
+        source.value, targets.value, path.value = quoted(addresses), node, target_path
         # What comes next is the file's name.
         source.focus()
         source.cursor_position = len(source.value)
@@ -214,23 +237,25 @@ class TransferDialog(ModalScreen[None]):
         self.dismiss()
 
     def _request(self) -> TransferRequest | None:
-        source = self.query_one("#source", Input).value.strip()
-        path = self.query_one("#path", Input).value.strip()
-        targets = target_addresses(self.query_one("#targets", Input).value, path)
-        if not source:
-            self._answer("Say what to send.", failed=True)
-        elif not targets:
-            self._answer("Say where to: name nodes, or close and mark some.", failed=True)
-        elif any(target.endswith(":") for target in targets):
-            self._answer("Say the path on the targets.", failed=True)
-        else:
-            return TransferRequest(sources=(source,), targets=targets, overwrite=self._policy)
+        try:
+            return request_of(
+                sources=self._input("source").value,
+                targets=self._input("targets").value,
+                path=self._input("path").value,
+                exclude=self._input("exclude").value,
+                include=self._input("include").value,
+                limit=self._input("limit").value,
+                link_limit=self._input("link-limit").value,
+                overwrite=self._policy,
+                links=self._links,
+            )
+        except CastrayError as error:
+            self._answer(str(error), failed=True)
         return None
 
     @on(Input.Changed)
     def _changed(self, message: Input.Changed) -> None:
         message.stop()
-        self._planned = None
 
     @on(Input.Submitted)
     def _submitted(self, message: Input.Submitted) -> None:
@@ -257,13 +282,13 @@ class TransferDialog(ModalScreen[None]):
             plan = await (await self._engine()).plan_transfer(request)
         except CastrayError as error:
             self._plan_table.set_rows({})
+            self._show_route(())
             self._answer(str(error), failed=True)
             return
         except Exception as error:
             self._answer(f"{type(error).__name__}: {error}", failed=True)
             return
         self._show_plan(plan)
-        self._planned = request
         if any(target.action == "send" for target in plan.targets):
             self.query_one("#start", Button).focus()
 
@@ -273,7 +298,11 @@ class TransferDialog(ModalScreen[None]):
             action: sum(target.action == action for target in plan.targets)
             for action in ("send", "skip", "refuse")
         }
-        words = [f"{figures.size(plan.bytes_total)} to {counts['send']} of {len(plan.targets)}"]
+        self._show_route(plan.route)
+        what = figures.size(plan.bytes_total)
+        if plan.files is not None and plan.files != 1:
+            what = f"{plan.files} files, {what}"
+        words = [f"{what} to {counts['send']} of {len(plan.targets)}"]
         if counts["skip"]:
             words.append(f"{counts['skip']} skipped")
         if counts["refuse"]:
@@ -281,6 +310,11 @@ class TransferDialog(ModalScreen[None]):
         if plan.predicted_seconds is not None:
             words.append(f"about {figures.duration(plan.predicted_seconds)}")
         self._answer(", ".join(words), failed=counts["refuse"] > 0)
+
+    def _show_route(self, hops: Sequence[str]) -> None:
+        route = self.query_one("#route", Static)
+        route.display = bool(hops)
+        route.update(drawable("; ".join(folded_route(hops))))
 
     @work(name="start transfer", group="start", exclusive=True)
     async def action_start(self) -> None:
@@ -313,3 +347,14 @@ class TransferDialog(ModalScreen[None]):
         answer = self.query_one("#answer", Static)
         answer.set_classes("error" if failed else "hint")
         answer.update(drawable(text))
+
+
+def _field(name: str, value: str = "", placeholder: str = "") -> Iterator[Widget]:
+    label, _ = _FIELDS[name]
+    yield Static(label, classes="label", markup=False)
+    yield Input(value, placeholder=placeholder, id=name, select_on_focus=False)
+
+
+def _choice(label: str, options: Sequence[tuple[str, bool]]) -> str:
+    boxes = "   ".join(f"[{'x' if is_chosen else ' '}] {word}" for word, is_chosen in options)
+    return f"{label:<20} {boxes}"

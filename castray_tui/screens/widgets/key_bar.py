@@ -21,9 +21,10 @@ def types_into_focus(screen: Screen[object], key: str) -> bool:
 
 
 class KeyBar(Line):
-    """Keys and what they do, as many as fit; help and the way out always stay."""
+    """Keys and what they do, as many as fit; help, the way out, and what stops a transfer always
+    stay."""
 
-    _ALWAYS = ("app.help", "fleet.quit", "screen.back")
+    _ALWAYS = ("app.help", "fleet.quit", "screen.back", "fleet.cancel_transfer")
 
     def __init__(self, glyphs: Glyphs, *, id: str | None = None) -> None:  # noqa: A002 - Textual's
         super().__init__(glyphs, id=id)

@@ -1,11 +1,11 @@
-"""The columns of the transfers pane and of one transfer's targets."""
+"""The columns of the transfers pane."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 
-from castray_tui.core.models import Transfer, TransferState, TransferTarget, Verdict
+from castray_tui.core.models import Transfer, TransferState
 from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import Cell, Role, cell_width, text_width
 from castray_tui.screens.widgets.columns import Column, Paint
@@ -15,6 +15,7 @@ from castray_tui.screens.widgets.transfer_rates import (
     ENDED,
     TransferRates,
     progress_percent,
+    sent_bytes,
     whole_bytes,
 )
 
@@ -24,12 +25,6 @@ _STATE_ROLES: Mapping[TransferState, Role] = {
     "paused": "warn",
     "done": "ok",
     "partial": "warn",
-    "failed": "bad",
-    "cancelled": "warn",
-}
-_VERDICT_ROLES: Mapping[Verdict, Role] = {
-    "verified": "ok",
-    "identical": "ok",
     "failed": "bad",
     "cancelled": "warn",
 }
@@ -179,6 +174,16 @@ def transfer_columns(rates: TransferRates) -> tuple[Column[Transfer], ...]:
             content=lambda transfer: cell_width(_error_or_verdicts(transfer)),
             wish=15,
         ),
+        Column(
+            "sent",
+            "SENT",
+            lambda transfer, _: ((figures.size(sent_bytes(transfer)), "dim"),),
+            5,
+            priority=6,
+            right=True,
+            value=lambda transfer: _number(sent_bytes(transfer)),
+            descends=True,
+        ),
         Column("id", "ID", lambda transfer, _: ((transfer.id, "dim"),), 8, priority=6),
     )
 
@@ -189,78 +194,3 @@ def _number(value: float | None) -> tuple[float, ...] | None:
 
 def _progress_value(transfer: Transfer) -> tuple[float, ...] | None:
     return _number(progress_percent(transfer))
-
-
-def target_columns() -> tuple[Column[TransferTarget], ...]:
-    """The columns of one transfer's targets."""
-    return (
-        Column(
-            "verdict",
-            "VERDICT",
-            lambda target, paint: (
-                ((f"{paint.glyphs.waiting} under way", "accent"),)
-                if target.verdict is None
-                else ((target.verdict, _VERDICT_ROLES[target.verdict]),)
-            ),
-            11,
-            value=lambda target: (target.verdict or "",),
-        ),
-        Column(
-            "node",
-            "NODE",
-            lambda target, _: ((f"{target.cluster}/{target.node}", "strong"),),
-            14,
-            40,
-            value=lambda target: (target.cluster, target.node),
-            content=lambda target: text_width(target.cluster) + 1 + text_width(target.node),
-            wish=26,
-        ),
-        Column(
-            "bytes",
-            "BYTES",
-            lambda target, _: ((figures.size(target.bytes), ""),),
-            5,
-            right=True,
-            value=lambda target: (float(target.bytes),),
-            descends=True,
-        ),
-        Column(
-            "seconds",
-            "TOOK",
-            lambda target, _: ((figures.latency(target.seconds), ""),),
-            6,
-            priority=2,
-            right=True,
-            value=lambda target: _number(target.seconds),
-        ),
-        Column(
-            "attempts",
-            "TRIES",
-            lambda target, _: ((str(target.attempts), "dim"),),
-            5,
-            priority=4,
-            right=True,
-        ),
-        Column(
-            "reason",
-            "PATH OR REASON",
-            lambda target, _: (
-                ((target.reason, "bad"),)
-                if target.reason and target.verdict == "failed"
-                else ((f"{target.path}  {target.reason or ''}".rstrip(), "dim"),)
-            ),
-            16,
-            200,
-            priority=1,
-        ),
-        Column(
-            "via",
-            "VIA",
-            lambda target, paint: (
-                (f" {paint.glyphs.arrow} ".join(target.via) or figures.UNKNOWN, "dim"),
-            ),
-            12,
-            60,
-            priority=5,
-        ),
-    )
