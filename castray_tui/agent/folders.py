@@ -52,12 +52,17 @@ class FolderCache:
             fd = self._open(start, name, fd)
         return fd
 
+    def close_all_but_top(self) -> None:
+        """Closes the folders in the tree; they are opened again when they are asked for."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
     def close(self) -> None:
         """Closes all of them."""
-        for fd in [*self._fds.values(), self.top_fd]:
-            if fd >= 0:
-                os.close(fd)
-        self._fds.clear()
+        self.close_all_but_top()
+        if self.top_fd >= 0:
+            os.close(self.top_fd)
         self.top_fd = -1
 
     def _open(self, path: str, name: str, parent_fd: int) -> int:
