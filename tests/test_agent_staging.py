@@ -96,7 +96,7 @@ def looks(top: Path) -> dict[str, Any]:
         status = path.lstat()
         content: Any = None
         if path.is_symlink():
-            content = os.readlink(path)
+            content = path.readlink()
         elif path.is_file():
             content = path.read_bytes()
         found[str(path.relative_to(top))] = (status.st_mode, status.st_mtime_ns, content)
