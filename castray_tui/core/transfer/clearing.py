@@ -16,10 +16,13 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from castray_tui.core.errors import CastrayError, NotFoundError, TransferError
-from castray_tui.core.ray_api.jobs import JobClient
 from castray_tui.core.ray_api.tokens import Token
+
+if TYPE_CHECKING:
+    from castray_tui.core.ray_api.jobs import JobClient
 
 _END_SECONDS = 15.0
 _RAY_NOTICES_SECONDS = 3.5
@@ -50,6 +53,8 @@ async def delete_when_ended(left: LeftJob) -> None:
     Raises:
         CastrayError: The job does not end, or the cluster does not answer.
     """
+    from castray_tui.core.ray_api.jobs import JobClient  # noqa: PLC0415  often not needed at all
+
     jobs = JobClient(left.url, token=left.token, agent=left.agent)
     try:
         if left.lingers:

@@ -7,9 +7,8 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from castray_tui.agent import keys
 from castray_tui.agent.control import CONTROL_CONTEXT
@@ -24,7 +23,6 @@ from castray_tui.core.errors import (
     ReadOnlyError,
     TransferError,
 )
-from castray_tui.core.ray_api.jobs import JobClient
 from castray_tui.core.ray_api.tokens import Token
 from castray_tui.core.text_safety import safe_text
 from castray_tui.core.transfer import shipping
@@ -34,6 +32,9 @@ from castray_tui.core.transfer.contacts import ControlPlace
 from castray_tui.core.transfer.control_connection import connect_to_coordinator
 from castray_tui.core.transfer.driver_process import DriverProcess, left_drivers
 from castray_tui.core.transfer.sessions import ClusterSession
+
+if TYPE_CHECKING:
+    from castray_tui.core.ray_api.jobs import JobClient
 
 Json = dict[str, Any]
 
@@ -177,7 +178,7 @@ class CoordinatorStarter:
                 door.python, shipping.coordinator_config(self._key, self._settings)
             ),
             submission_id=shipping.new_submission_id(self._key),
-            metadata={"castray": metadata.version("castray-tui")},
+            metadata={"castray": _version_of("castray-tui")},
             # Ray asks a random node for a lease on what needs nothing, and until its health check
             # has noticed, that may be one that has just died. This resource only the head has.
             entrypoint_resources=None if jobs.agent else {"node:__internal_head__": 0.001},
@@ -252,7 +253,7 @@ class CoordinatorStarter:
         return ClusterSession(await connect_to_coordinator(hosts, place.port, key), key), place
 
     async def _start_without_dashboard(self, door: ClusterDoor) -> Coordinator:
-        own_version = metadata.version("ray")
+        own_version = _version_of("ray")
         if door.gcs_address is not None and door.ray_version in (None, own_version):
             config = shipping.coordinator_config(self._key, self._settings)
             driver = await DriverProcess.start(
@@ -266,6 +267,8 @@ class CoordinatorStarter:
                 raise
             return Coordinator(session, place, driver=driver)
         if door.head_agent_url is not None and _version(door.ray_version) >= _AGENT_JOBS_SINCE:
+            from castray_tui.core.ray_api.jobs import JobClient  # noqa: PLC0415
+
             jobs = JobClient(door.head_agent_url, token=door.token, agent=True)
             try:
                 return await self._start_job(door, jobs, owns_client=True)
@@ -286,6 +289,13 @@ class CoordinatorStarter:
             + (f"; its head's agent takes no jobs either ({error.message})" if error else ""),
             remedy="Start that cluster with its dashboard, or run castray with Ray of its version",
         )
+
+
+def _version_of(package: str) -> str:
+    """The version of a package that castray runs with."""
+    from importlib import metadata  # noqa: PLC0415  takes longer than a small transfer may be held up
+
+    return metadata.version(package)
 
 
 def _version(text: str | None) -> tuple[int, ...]:

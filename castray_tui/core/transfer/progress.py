@@ -86,7 +86,7 @@ def target_with(target: TransferTarget, row: Mapping[str, Any], size: int | None
     """
     verdict = row.get("verdict")
     known: Verdict | None = next((word for word in _VERDICTS if word == verdict), None)
-    done, sent = row.get("bytes"), row.get("sent_bytes")
+    done, sent = row.get("bytes"), row.get("sent")
     reason, digest, seconds = row.get("reason"), row.get("digest"), row.get("seconds")
     return replace(
         target,
