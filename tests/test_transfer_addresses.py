@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from castray_tui.core.errors import AddressError, NotFoundError, TransferError, UsageError
+from castray_tui.core.errors import AddressError, NotFoundError
 from castray_tui.core.models import Cluster, Fleet, Node, TransferRequest
 from castray_tui.core.transfer.addresses import FileAddress, parse_address, resolve_nodes
 from castray_tui.core.transfer.selection import select
@@ -147,10 +147,3 @@ def test_refuses_two_targets_that_are_one_file_of_a_node() -> None:
         select(TransferRequest(("/src",), ("ml/head:/x/", "ml/head:/x/src")), FLEET)
     two = select(TransferRequest(("/src",), ("ml/head:/x/", "ml/head:/y/")), FLEET)
     assert len(two.targets) == 2
-
-
-def test_refuses_several_sources_and_folders_for_now() -> None:
-    with pytest.raises(UsageError, match="one file at a time"):
-        select(TransferRequest(("/a", "/b"), ("ml/head:/x/",)), FLEET)
-    with pytest.raises(TransferError, match="single files"):
-        select(TransferRequest(("/a/",), ("ml/head:/x/",)), FLEET)

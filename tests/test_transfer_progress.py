@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from transfer_lab import LabFleet, service
 
-from castray_tui.core.models import Transfer, TransferTarget
+from castray_tui.core.models import Transfer, TransferLeg, TransferTarget
 from castray_tui.core.transfer import progress
 from castray_tui.core.transfer.coordinators import results_in
+from castray_tui.core.transfer.left_legs import left_legs
 from castray_tui.core.transfer.owner_lock import OwnerLock, is_owner_alive
 
 TRANSFER = Transfer(
@@ -109,22 +110,50 @@ def test_targets_without_a_verdict_fail_or_are_cancelled_with_the_rest() -> None
     assert (cancelled.state, cancelled.targets[0].verdict) == ("cancelled", "cancelled")
 
 
+def left(transfer: Transfer, leg: int, indexes: list[int], told: object) -> dict[str, object]:
+    """A result as a coordinator prints it."""
+    record = progress.to_record(transfer, leg, indexes)
+    return {"record": record, "status": told, "ended": 1234.5}
+
+
 def test_a_result_in_a_log_becomes_the_transfer_again() -> None:
-    result = {
-        "record": progress.to_record(TRANSFER),
-        "status": status(row(0, verdict="verified", bytes=100), row(1, verdict="verified")),
-        "ended": 1234.5,
-    }
-    line = json.dumps({"castray": "result", "result": result})
+    told = status(row(0, verdict="verified", bytes=100), row(1, verdict="verified"))
+    line = json.dumps({"castray": "result", "result": left(TRANSFER, 0, [0, 1], told)})
     log = f"a line of Ray\n{line}\n{line[:50]}\n" + '{"castray": nonsense\n'
-    (found,) = results_in(log)
-    told = progress.from_result(found)
-    assert told is not None
-    assert (told.id, told.state, told.ended) == (TRANSFER.id, "done", 1234.5)
-    assert told.targets[0].via == TRANSFER.targets[0].via
-    assert replace(told, targets=(), route=()).kind == "multicast"
+    (leg,) = left_legs(results_in(log), [], None)
+    assert leg.result is not None
+    seen = progress.with_result(leg.transfer, leg.number, leg.result)
+    assert (seen.id, seen.state, seen.ended) == (TRANSFER.id, "done", 1234.5)
+    assert seen.targets[0].via == TRANSFER.targets[0].via
+    assert replace(seen, targets=(), route=()).kind == "multicast"
     for broken in ({}, {"record": 7}, {"record": {"transfer": {"id": 1}}, "status": {}}):
-        assert progress.from_result(broken) is None
+        assert left_legs([broken], [], None) == []
+
+
+def test_legs_that_ended_apart_make_one_transfer() -> None:
+    source = TransferLeg("ml", "head", ("/src",))
+    two = replace(
+        TRANSFER,
+        legs=(source, replace(source, node="w")),
+        targets=tuple(replace(t, leg=n) for n, t in enumerate(TRANSFER.targets)),
+    )
+    first = left(two, 0, [0], status(row(0, verdict="verified", bytes=100)))
+    second = left(two, 1, [1], status(row(1, verdict="failed", reason="no room")))
+    older = {**left(two, 1, [1], status(row(1, verdict="verified"))), "ended": 1.0}
+    known = {two.id: two}
+    legs = left_legs([second, first, older], [], known)
+    assert [leg.number for leg in sorted(legs, key=lambda leg: leg.number)] == [0, 1]
+    seen = two
+    for leg in legs:
+        assert leg.result is not None
+        seen = progress.with_result(seen, leg.number, leg.result)
+    assert [target.verdict for target in seen.targets] == ["verified", "failed"]
+    assert seen.state == "partial"
+    # One leg may still run, and what the other coordinator knew of it before is no news then.
+    (running,) = left_legs([second], [second["record"]], known)  # type: ignore[list-item]
+    assert (running.result, running.indexes) == (None, (1,))
+    half = progress.with_result(two, 0, first)
+    assert (half.state, half.targets[1].verdict) == ("running", None)
 
 
 async def test_the_next_castray_settles_what_nobody_can_finish(tmp_path: Path) -> None:
@@ -146,6 +175,7 @@ async def test_the_next_castray_settles_what_nobody_can_finish(tmp_path: Path) -
 HOLDER = """
 import sys
 from pathlib import Path
+from castray_tui.core.transfer.left_legs import left_legs
 from castray_tui.core.transfer.owner_lock import OwnerLock
 held = OwnerLock.take(Path(sys.argv[1]), sys.argv[2])
 print("held", flush=True)
