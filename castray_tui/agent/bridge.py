@@ -9,6 +9,8 @@ import contextlib
 import queue
 import socket
 import threading
+import time
+from typing import Optional
 
 from . import wire
 
@@ -36,14 +38,15 @@ class Bridge:
             # The feeder's thread does the work; this one only keeps the connection.
             waiting = _Waiting(channel)
             self._takers.put(waiting)
-            if waiting.is_met.wait(_MEET_SECONDS):
+            if not waiting.is_met.wait(_MEET_SECONDS):
+                with self._lock:
+                    waiting.has_left = not waiting.is_met.is_set()
+            if not waiting.has_left:
                 waiting.has_ended.wait()
             return
-        try:
-            taker = self._takers.get(timeout=_MEET_SECONDS)
-        except queue.Empty:
+        taker = self._met_taker()
+        if taker is None:
             return
-        taker.is_met.set()
         try:
             taker.channel.send({"joined": 1})
             channel.send({"joined": 1})
@@ -51,9 +54,23 @@ class Bridge:
         finally:
             taker.has_ended.set()
 
+    def _met_taker(self) -> Optional[_Waiting]:
+        """The next taker that still waits, None where none comes in time."""
+        deadline = time.monotonic() + _MEET_SECONDS
+        while True:
+            try:
+                taker = self._takers.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except queue.Empty:
+                return None
+            with self._lock:
+                if not taker.has_left:
+                    taker.is_met.set()
+                    return taker
+
     def _join(self, one: socket.socket, other: socket.socket) -> None:
         for sock in (one, other):
-            sock.settimeout(None)
+            # Both sides say something every few seconds; a host that vanished says nothing.
+            sock.settimeout(2 * wire.SILENCE_SECONDS)
         back = threading.Thread(
             target=self._copy, args=(other, one), name="castray-bridge", daemon=True
         )
@@ -85,6 +102,7 @@ class _Waiting:
         self.channel = channel
         self.is_met = threading.Event()
         self.has_ended = threading.Event()
+        self.has_left = False
 
 
 def wait_until_joined(channel: wire.Channel) -> None:

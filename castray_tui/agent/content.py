@@ -83,13 +83,16 @@ class Content:
         )
         if not self.layout.is_pack(chunk):
             return ServedChunk(head, segments, None)
-        if payload is None or len(segments) != len(known):
+        if payload is None or [one.number for one in segments] != list(known):
             payload = self._read(segments)
         return ServedChunk(head, segments, payload)
 
-    def digest_before(self, segment: Segment) -> bytes:
-        """The file's SHA-256 up to where a segment begins, which is in the chunk before its own."""
-        return self._digest_up_to(Segment(segment.number, 0, segment.offset))
+    def digest_before(self, chunk: int, segment: Segment) -> bytes:
+        """The file's SHA-256 up to where a segment begins, which goes with the chunk before its."""
+        with self.changed:
+            known = dict(self._digests.get(chunk - 1, ()))
+        before = Segment(segment.number, 0, segment.offset)
+        return known.get(segment.number) or self._digest_up_to(before)
 
     def _read(self, segments: List[Segment]) -> memoryview:
         buffer = memoryview(bytearray(sum(one.length for one in segments)))

@@ -73,9 +73,10 @@ class Feed:
 
     def arrive(self, channel: wire.Channel) -> None:
         """The child dialed by itself; returns when its connection is no longer used."""
+        before = self._channel
         self._arrived.put(channel)
-        if self._channel is not None:
-            self._channel.close()  # The child has left it, or it would not have dialed.
+        if before is not None:
+            before.close()  # The child has left it, or it would not have dialed.
         self._wake()
         self._thread.join()
 
@@ -114,14 +115,13 @@ class Feed:
             return False
         except FileRefusedError as refusal:
             # Not the child's fault: what is here cannot be read any more.
-            self._member.content.fail(refusal.code, refusal.reason)
-            self._note("failed", refusal.code, refusal.reason)
-            return False
+            self._member.note_unreadable(refusal)
+            return self._note_lost(refusal)
         except wire.ShortFileError as error:
             self._member.content.look_again(self._at)
             return self._note_lost(error)
-        except (OSError, wire.WireError) as error:
-            return self._note_lost(error)
+        except (OSError, wire.WireError, ValueError, LookupError, TypeError) as error:
+            return self._note_lost(error)  # The last ones: it said what makes no sense.
         finally:
             if self._channel is not None:
                 self._channel.close()
@@ -204,7 +204,7 @@ class Feed:
             target=self._read_replies, args=(channel,), name="castray-replies", daemon=True
         )
         if "want" not in answer:
-            member.note_rows(answer.get("rows", []))
+            member.note_rows(member.believable(answer.get("rows", []), self.index))
             if member.has_failed(self.index):
                 member.bypass(self)
                 self._said_bye.set()
@@ -212,7 +212,7 @@ class Feed:
         replies.start()
         try:
             self._send_all(channel, answer)
-            while replies.is_alive():
+            while replies.is_alive() and not self.is_stopped:
                 self._ping(channel)
                 replies.join(0.5)
         except OSError:
@@ -234,7 +234,7 @@ class Feed:
         member.note_position(self.index, at)
         if answer.get("check") is not None and self._wait_for(channel, at + 1):
             first = content.layout.segments(at)[0]
-            if content.digest_before(first).hex() != answer["check"]:
+            if content.digest_before(at, first).hex() != answer["check"]:
                 channel.send({"restart": 1})
                 raise wire.WireError("the beginning differs; it is sent again")
         is_wanted = wanted_by(skip)
@@ -259,7 +259,8 @@ class Feed:
                     content.ready >= ready if ready is not None else content.final is not None
                 )
                 stop = member.stop_word()
-                if stop is None and content.failure is not None and not is_there:
+                has_all = ready is None and is_there
+                if stop is None and content.failure is not None and not has_all:
                     code, reason = content.failure
                     stop = {"abort": {"code": code, "reason": reason}}
                 is_over = (
@@ -280,10 +281,13 @@ class Feed:
         length = sum(one.length for one in chunk.segments)
 
         def is_over() -> bool:
-            return self.is_stopped or self._reply_error is not None
+            is_useless = self.is_stopped or self._reply_error is not None
+            return is_useless or self._member.stop_word() is not None
 
         for limiter in (self._member.limiter, self._limiter):
             limiter.wait_for(length, is_over, lambda: self._ping(channel))
+        if is_over():
+            return
         if chunk.payload is not None:
             channel.send_chunk(number, chunk.head, chunk.payload)
         else:
@@ -321,8 +325,9 @@ class Feed:
         try:
             while True:
                 message = channel.receive_message()
-                rows = message.get("rows")
-                if rows:
+                told = message.get("rows")
+                if told:
+                    rows = member.believable(told, self.index)
                     for row in rows:
                         if row["index"] == self.index:
                             self._note_progress(row)
@@ -335,7 +340,7 @@ class Feed:
                     break
                 if member.has_failed(self.index) and self.below:
                     member.bypass(self)
-        except (OSError, ValueError, wire.WireError) as error:
+        except (OSError, wire.WireError, ValueError, LookupError, TypeError) as error:
             self._reply_error = error
         finally:
             self._wake()
@@ -343,7 +348,7 @@ class Feed:
     def _note_progress(self, row: Json) -> None:
         row["sent"], row["feeder"] = self._sent_bytes, self._member.index
         # Only what the child has checked says that the connection is of use.
-        if row["bytes"] > self._taken_bytes:
+        if row.get("bytes", 0) > self._taken_bytes:
             self._taken_bytes = row["bytes"]
             self._lost_since = self._refused_since = None
             self._damages = 0

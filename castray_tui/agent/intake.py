@@ -63,9 +63,11 @@ class Intake(Content):
         self._refusal: Optional[FileRefusedError] = None
         self._started: Optional[float] = None
         self._seconds: Optional[float] = None
+        # Feeders come and go; only one of them is listened to.
+        self.taking = threading.Lock()
         self._opening = threading.Lock()
+        self._is_closed = False
         self._ending = threading.RLock()
-        self._checker: Optional[threading.Thread] = None
         self._pass_over_what_is_there()
 
     # --- what others may ask --------------------------------------------------------------------
@@ -117,6 +119,8 @@ class Intake(Content):
     def take(self, channel: wire.Channel) -> None:
         """Takes in what comes over a connection until it ends or all is there and published.
 
+        Whoever calls holds ``taking``, from before it said the ``position`` to the feeder.
+
         Raises:
             OSError, WireError: The connection broke; what was checked stays.
         """
@@ -124,18 +128,16 @@ class Intake(Content):
         self._next = self.ready
         if self._started is None:
             self._started = time.monotonic()
-        if self._checker is None:
-            self._checker = threading.Thread(
-                target=self._check_all, name="castray-check", daemon=True
-            )
-            self._checker.start()
+        checker = threading.Thread(target=self._check_all, name="castray-check", daemon=True)
+        checker.start()
         try:
             self._opened()
             self._receive_all(channel)
         except FileRefusedError as refusal:
             self._refusal = refusal
         finally:
-            self._wait_until_checked()
+            self._queue.put(None)
+            checker.join()
         if self._refusal is not None:
             self.end("failed", self._refusal.code, self._refusal.reason)
         elif self._damaged:
@@ -183,6 +185,8 @@ class Intake(Content):
         if head.length != sum(one.length for one in segments):
             raise wire.WireError("a chunk of another length than agreed")
         is_pack = layout.is_pack(head.number)
+        if is_pack and head.is_hole:
+            raise wire.WireError("a hole among small files")
         buffer: Optional[Chunk] = None
         view: Optional[memoryview] = None
         if is_pack:
@@ -191,12 +195,15 @@ class Intake(Content):
             buffer = self._free_buffer()
             buffer.hold(segments[0].offset, head.length, users=1)
             view = buffer.view
-        if view is not None:
-            if head.is_hole:
-                raise wire.WireError("a hole among small files")
-            wire.receive_exactly(channel.sock, view)
-        if not is_pack:
-            self._write_piece(segments[0], view)
+        try:
+            if view is not None:
+                wire.receive_exactly(channel.sock, view)
+            if not is_pack:
+                self._write_piece(segments[0], view)
+        except BaseException:
+            if buffer is not None:
+                buffer.release()
+            raise
         self._queue.put(_Arrived(head.number, segments, digests, view, buffer))
         self._next = head.number + 1
 
@@ -232,6 +239,9 @@ class Intake(Content):
                     self._check(arrived)
             except FileRefusedError as refusal:
                 self._refusal = refusal
+            except Exception as error:  # Whoever waits for this thread would wait for ever.
+                reason = "{}: {}".format(type(error).__name__, error)
+                self._refusal = FileRefusedError("agent-failure", reason[:300])
             finally:
                 if arrived is not None and arrived.buffer is not None:
                     arrived.buffer.release()
@@ -316,6 +326,8 @@ class Intake(Content):
                 return
             if verdict in ("failed", "cancelled"):
                 self.digest = None
+                with self._opening:
+                    self._is_closed = True
                 self.throw_away()
             if self._started is not None:
                 self._seconds = time.monotonic() - self._started
@@ -327,10 +339,12 @@ class Intake(Content):
 
     def give_up(self, code: str, reason: str) -> None:
         """Nobody feeds this target any more. What is there stays, for another attempt."""
-        if self.verdict is None:
+        with self._ending:
+            if self.verdict is not None:
+                return
             self.code, self.reason, self.verdict = code, reason, "failed"
-            with self.changed:
-                self.changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
 
     def go_on(self) -> bool:
         """Another attempt begins; whether what is here can be gone on with."""
@@ -357,10 +371,9 @@ class Intake(Content):
         self.taken_bytes = 0
 
     def close(self) -> None:
-        """Ends the checking thread and removes what is not published."""
-        if self._checker is not None:
-            self._queue.put(None)
-            self._checker = None
+        """Removes what is not published, for good."""
+        with self._opening:
+            self._is_closed = True
         with self._ending, contextlib.suppress(FileRefusedError):
             self.throw_away()
 
@@ -369,7 +382,7 @@ class Intake(Content):
     def _opened(self) -> Destination:
         with self._opening:
             if self._destination is None:
-                if self.verdict in ("failed", "cancelled"):
+                if self._is_closed:
                     raise FileRefusedError("gone", "this target has ended")
                 self._destination = open_destination(self.order, self.manifest)
             return self._destination

@@ -6,12 +6,14 @@ import collections
 import contextlib
 import socket
 import threading
+import time
 from typing import Callable, Optional, Tuple
 
 from . import wire
 
 STRANGERS_AT_ONCE = 64
 _REMEMBERED_NONCES = 8192
+_NO_ROOM_SECONDS = 0.1
 
 
 class Listener:
@@ -41,11 +43,13 @@ class Listener:
         self._strangers = threading.Semaphore(STRANGERS_AT_ONCE)
         self._socket = _bound_socket(bind_host, port_range)
         self._socket.listen(128)
+        self._is_closed = False
         self.port = int(self._socket.getsockname()[1])
         threading.Thread(target=self._accept, name="castray-accept", daemon=True).start()
 
     def close(self) -> None:
         """Stops listening; connections that stand go on."""
+        self._is_closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -55,13 +59,21 @@ class Listener:
             try:
                 sock, _ = self._socket.accept()
             except OSError:
-                return
+                if self._is_closed:
+                    return
+                time.sleep(_NO_ROOM_SECONDS)  # Out of descriptors, which passes.
+                continue
             if not self._strangers.acquire(blocking=False):
                 sock.close()
                 continue
-            threading.Thread(
+            connection = threading.Thread(
                 target=self._serve, args=(sock,), name="castray-connection", daemon=True
-            ).start()
+            )
+            try:
+                connection.start()
+            except RuntimeError:  # Out of threads, which passes as well.
+                self._strangers.release()
+                sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
         try:
@@ -75,8 +87,10 @@ class Listener:
             self._strangers.release()
         try:
             self._on_channel(channel, purpose, identity)
-        except (OSError, wire.WireError):
-            pass  # The other side went away; what hung on it has been told by its own reader.
+        except (OSError, wire.WireError, ValueError, LookupError, TypeError):
+            # The other side went away, or says what makes no sense; what hung on it has been told
+            # by its own reader.
+            pass
         finally:
             channel.close()
 

@@ -11,9 +11,11 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from . import rows as told_rows
 from . import wire
 from .content import Content, SourceContent
 from .feed import Feed, split
+from .files import FileRefusedError
 from .intake import Intake
 from .limiter import Limiter
 
@@ -65,12 +67,14 @@ class Member:
         self._lock = threading.RLock()
         self._feeds: List[Feed] = []
         self._rows: Dict[int, Json] = {}
+        self._spans: Dict[int, Tuple[int, int]] = {}
         self._unsent: Dict[int, None] = {}
         self._epoch = -1
         self._fed_times = 0
         self._feeder_index = SOURCE_INDEX
         self._news = threading.Event()
         self._cancelled_at = 0.0
+        self._feeds_nobody = False
         if isinstance(content, Intake):
             content.on_verdict = self._news.set
         self._feeder: Optional[wire.Channel] = None
@@ -90,6 +94,7 @@ class Member:
         self.link_rate = int(settings["link_rate_limit"])
         self.patience_seconds = float(settings["patience_seconds"])
         with self._lock:
+            self._spans = told_rows.spans(tree)
             for row in tree:
                 self._rows[row["index"]] = {"index": row["index"], "verdict": None}
         for rows in split(tree):
@@ -224,6 +229,27 @@ class Member:
         with self._lock:
             return self._rows.get(index, {}).get("verdict") in ("failed", "cancelled")
 
+    def believable(self, told: Any, feed: int) -> List[Json]:
+        """What a child said of itself and of those that are below it in the tree.
+
+        Raises:
+            ValueError, TypeError: It makes no sense.
+        """
+        rows = [told_rows.checked(row) for row in told]
+        with self._lock:
+            first, end = self._spans.get(feed, (0, 0))
+            return [row for row in rows if first <= self._spans.get(row["index"], (-1, 0))[0] < end]
+
+    def note_unreadable(self, refusal: FileRefusedError) -> None:
+        """What is here cannot be read any more, so that nobody can be fed from here."""
+        if isinstance(self.content, Intake):
+            # A matter of this node alone: others feed those below.
+            self.content.end("failed", refusal.code, refusal.reason)
+            self._feeds_nobody = True
+            self._stop_feeds()
+        else:
+            self.content.fail(refusal.code, refusal.reason)
+
     def note_rows(self, rows: List[Json]) -> None:
         """News of targets below; a verdict that stands is not taken back."""
         with self._lock:
@@ -255,6 +281,8 @@ class Member:
     def _add_feed(self, rows: List[Json]) -> None:
         feed = Feed(self, rows)
         with self._lock:
+            if self.is_stopping or self._feeds_nobody:
+                return
             self._feeds.append(feed)
         if isinstance(self.content, Intake):
             self.content.is_feeding_others = True
@@ -275,6 +303,8 @@ class Member:
         assert isinstance(content, Intake)  # noqa: S101  (the source is fed by nobody)
         opening = channel.receive_message()
         with self._lock:
+            if self.is_stopping:
+                return
             epoch = int(opening["epoch"])
             is_other = epoch == self._epoch and opening["feeder"] != self._feeder_index
             if epoch < self._epoch or (is_other and self._feeder is not None):
@@ -302,12 +332,17 @@ class Member:
                         ).start()
 
     def _be_fed(self, channel: wire.Channel, content: Intake, opening: Json) -> None:
-        if content.verdict in ("failed", "cancelled"):
-            channel.send({"rows": [self._own_row(content)]})
-            return
-        channel.send(content.position())
-        if "keep" not in opening:
-            self._feed_only(opening["below"])
+        # Whoever fed this target before has been hung up on, but may not have let go yet.
+        with content.taking:
+            if content.verdict in ("failed", "cancelled"):
+                channel.send({"rows": [self._own_row(content)]})
+                return
+            channel.send(content.position())
+            if "keep" not in opening:
+                self._feed_only(opening["below"])
+            self._take_in(channel, content)
+
+    def _take_in(self, channel: wire.Channel, content: Intake) -> None:
         ended = threading.Event()
         reporting = threading.Thread(
             target=self._report, args=(channel, content, ended), name="castray-report", daemon=True
@@ -347,8 +382,12 @@ class Member:
         groups = split(rows)
         wanted = {group[0]["index"] for group in groups}
         with self._lock:
-            for row in rows:
-                self._rows.setdefault(row["index"], {"index": row["index"], "verdict": None})
+            self._spans = told_rows.spans(rows)
+            self._rows = {
+                index: self._rows.get(index, {"index": index, "verdict": None})
+                for index in self._spans
+            }
+            self._unsent = dict.fromkeys(self._rows)
             for feed in self._feeds:
                 if feed.index not in wanted and not feed.is_ended:
                     feed.stop()
@@ -386,7 +425,7 @@ class Member:
                 message: Json = {}
                 shown = {key: value for key, value in own.items() if key != "seconds"}
                 with self._lock:
-                    rows = [self._rows[index] for index in self._unsent]
+                    rows = [dict(self._rows[index]) for index in self._unsent]
                     self._unsent.clear()
                 if shown != last:
                     rows.append(own)
@@ -455,11 +494,13 @@ class Member:
         """Somebody dialed to be fed from here; returns when that is over, False if it cannot be."""
         index = int(hello["index"])
         with self._lock:
+            if self.is_stopping or self._feeds_nobody:
+                return False
             feed = next(
                 (one for one in self._feeds if one.index == index and not one.is_ended), None
             )
             if feed is None:
-                if self.index != SOURCE_INDEX and index not in self._rows:
+                if index not in self._rows:
                     return False
                 row = {
                     "index": index,

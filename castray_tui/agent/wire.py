@@ -164,7 +164,10 @@ class Opener:
     def json_payload(self, prefix: bytes, head: bytes) -> Json:
         """The message of a JSON frame."""
         self.check(prefix, head)
-        message = json.loads(head.decode())
+        try:
+            message = json.loads(head.decode())
+        except (ValueError, RecursionError):
+            raise WireError("a message that is no JSON") from None
         if not isinstance(message, dict):
             raise WireError("a message that is no JSON object")
         return message
