@@ -268,7 +268,7 @@ def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
 def test_the_flusher_tells_of_a_disk_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(written_file, "_FLUSH_EVERY_BYTES", 1)
+    monkeypatch.setattr(written_file, "FLUSH_EVERY_BYTES", 1)
 
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import random
 import socket
 import time
 import zlib
@@ -400,6 +401,32 @@ def test_what_is_no_manifest_at_all_is_refused(monkeypatch: pytest.MonkeyPatch) 
     bomb = packed(*[file_row(str(number)) for number in range(1000)])
     with pytest.raises(ManifestError, match="too large"):
         Manifest.unpack(bomb)
+
+
+def test_a_manifest_damaged_in_any_way_is_refused_or_harmless() -> None:
+    """Thousands of damages: never another error, never a path that could lead out."""
+    chance = random.Random(3)
+    good = [1, "t", 1, 5, [folder_row(""), folder_row("a"), file_row("a/b"), link_row("c")]]
+    odd: list[Any] = ["", "..", "/", "a/../..", "\0", -1, 1 << 80, None, [], {}, 1.5, True, "a/b/c"]
+    for _ in range(5000):
+        whole = json.loads(json.dumps(good))
+        rows = whole[4]
+        for _ in range(chance.randint(1, 3)):
+            row = chance.choice(rows)
+            if chance.random() < 0.3:
+                whole[chance.randrange(4)] = chance.choice(odd)
+            elif chance.random() < 0.5 and row:
+                row[chance.randrange(len(row))] = chance.choice(odd)
+            else:
+                chance.shuffle(rows)
+        text = base64.b64encode(zlib.compress(json.dumps(whole).encode())).decode()
+        try:
+            manifest = Manifest.unpack(text)
+        except ManifestError:
+            continue
+        for entry in manifest.entries:
+            assert os.path.normpath(f"/top/{entry.path}").startswith("/top")
+            assert ".." not in entry.path.split("/")
 
 
 # --- digests ---------------------------------------------------------------------------------

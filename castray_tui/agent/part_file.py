@@ -49,9 +49,8 @@ class PartFile:
             if fd < 0:
                 fd = self._open_named()
             self._file = WrittenFile(fd)
-            if self._is_named or self._made_folders:
-                part = os.path.join(self._folder, self._part_name) if self._is_named else ""
-                self._janitor = janitor.Janitor(part, self._made_folders)
+            if self._made_folders and self._janitor is None:
+                self._janitor = janitor.Janitor("", self._made_folders)
         except OSError as error:
             self.discard()
             raise files.refusal_of(error, path) from error
@@ -163,6 +162,9 @@ class PartFile:
 
     def _open_named(self) -> int:
         janitor.sweep(self._folder)
+        # Before the file is there, so that there is no moment at which it would be left behind.
+        part = os.path.join(self._folder, self._part_name)
+        self._janitor = janitor.Janitor(part, self._made_folders)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._part_name, flags, 0o600, dir_fd=self._folder_fd)
         self._is_named = True

@@ -74,7 +74,7 @@ class Destination:
         """Puts everything onto the disk and under its real name. The end, but for reading.
 
         Raises FileRefusedError with code ``exists`` where ``overwrite`` is ``never`` and a name
-        was taken meanwhile. What it raises for, it does not discard.
+        was taken meanwhile. Whatever it raises, ``discard`` is still to be called.
         """
         raise NotImplementedError
 

@@ -23,6 +23,7 @@ from .part_file import SpaceCheck
 from .patterns import Patterns
 from .staging import Destination, Json
 from .tree_merge import Survey, complete, move_all, refuse_existing, remove_others, set_folders
+from .written_file import FLUSH_EVERY_BYTES as FILE_FLUSH_BYTES
 from .written_file import Flusher, WrittenFile
 
 _OPEN_FILES = 8
@@ -77,6 +78,9 @@ class TreeDestination(Destination):
             self._note_end(number, file)
         except OSError as error:
             raise self._refusal(error, number) from error
+        # Larger ones see to it themselves.
+        if file.end < FILE_FLUSH_BYTES and self._written_bytes >= _FLUSH_EVERY_BYTES:
+            self._flush()
 
     def skip_hole(self, number: int, offset: int, length: int) -> None:
         try:

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Callable, Optional
 
-_FLUSH_EVERY_BYTES = 32 * 1024 * 1024
+FLUSH_EVERY_BYTES = 32 * 1024 * 1024
 
 
 class WrittenFile:
@@ -30,9 +30,9 @@ class WrittenFile:
             while written < len(view):
                 written += os.pwrite(self._fd, view[written:], offset + written)
             self.end = max(self.end, offset + written)
-            if self.end >= _FLUSH_EVERY_BYTES:
+            if self.end >= FLUSH_EVERY_BYTES:
                 if self._flusher is None:
-                    self._flusher = Flusher(self._flush, _FLUSH_EVERY_BYTES)
+                    self._flusher = Flusher(self._flush, FLUSH_EVERY_BYTES)
                 self._flusher.flush_up_to(self.end)
 
     def skip(self, offset: int, length: int) -> None:
