@@ -116,13 +116,24 @@ class Desk:
 
     def _call(self, one: Json) -> Json:
         try:
-            return {"answer": self._nodes.call(one["node_id"], one["order"], one["arguments"])}
+            return {"answer": self.ask(one["node_id"], one["order"], one["arguments"])}
         except OrderRefusedError as refused:
             return {"refused": {"code": refused.code, "reason": refused.reason}}
+
+    def ask(self, node_id: str, order: str, arguments: Json) -> Json:
+        """One order to one node's agent.
+
+        Raises:
+            OrderRefusedError: It refused, or whatever else went wrong on the way to it.
+        """
+        try:
+            return self._nodes.call(node_id, order, arguments)
+        except OrderRefusedError:
+            raise
         except Exception as error:  # Whoever asked waits for an answer, and Ray raises anything.
             first_line = (str(error).splitlines() or [""])[0][:300]
-            reason = "{}: {}".format(type(error).__name__, first_line)
-            return {"refused": {"code": "agent", "reason": "no agent: " + reason}}
+            reason = "no agent: {}: {}".format(type(error).__name__, first_line)
+            raise OrderRefusedError("agent", reason) from error
 
     def run(self, node_id: str, spec: Json, record: Json) -> None:
         """Starts a transfer and returns.
@@ -136,10 +147,12 @@ class Desk:
         Raises:
             OrderRefusedError: The source's agent would not start.
         """
-        self._nodes.call(node_id, "send", spec)
-        run = _Run(self, self._nodes, node_id, spec["transfer"], record)
+        self.ask(node_id, "send", spec)
+        run = _Run(self, node_id, spec["transfer"], record)
         with self._lock:
             self._running[run.transfer] = run
+            # What an earlier attempt came to is of no interest any more.
+            self._results.pop(run.transfer, None)
         run.start()
 
     def cancel(self, transfer: str) -> None:
@@ -154,9 +167,7 @@ class Desk:
         with self._lock:
             run = self._running.get(transfer)
         if run is not None:
-            self._nodes.call(
-                run.node_id, "pause" if is_paused else "unpause", {"transfer": transfer}
-            )
+            self.ask(run.node_id, "pause" if is_paused else "unpause", {"transfer": transfer})
 
     def known(self) -> Json:
         """What runs and what has ended here, for a castray that was away."""
@@ -184,10 +195,9 @@ class Desk:
 class _Run:
     """One transfer under way."""
 
-    def __init__(self, desk: Desk, nodes: Nodes, node_id: str, transfer: str, record: Json) -> None:
+    def __init__(self, desk: Desk, node_id: str, transfer: str, record: Json) -> None:
         self.transfer = transfer
         self._desk = desk
-        self._nodes = nodes
         self.node_id = node_id
         self.record = record
         self._is_cancelled = False
@@ -200,16 +210,18 @@ class _Run:
         self._ask("cancel")
 
     def _ask(self, order: str, **more: Any) -> Json:
-        return self._nodes.call(self.node_id, order, dict(more, transfer=self.transfer))
+        return self._desk.ask(self.node_id, order, dict(more, transfer=self.transfer))
 
     def _follow(self) -> None:
         last: Optional[Json] = None
+        is_broken = False
         while True:
             began = time.monotonic()
             try:
                 # The agent answers at once when a target ends, else a few times a second.
                 status = self._ask("status", wait=True)
             except OrderRefusedError as refused:
+                is_broken = True
                 status = _broken(last, self.record, refused.reason, self._is_cancelled)
             if status != last:
                 last = status
@@ -218,10 +230,11 @@ class _Run:
                 break
             time.sleep(max(_POLL_SECONDS - (time.monotonic() - began), 0.0))
         result = {"record": self.record, "status": status, "ended": time.time()}
+        if not is_broken:
+            # First, for whoever hears of the end may try the same transfer again at once.
+            with contextlib.suppress(OrderRefusedError):
+                self._ask("forget")
         self._desk.finished(self.transfer, result)
-        # Where the agent has gone, so has what it knew.
-        with contextlib.suppress(OrderRefusedError):
-            self._ask("forget")
 
 
 def _broken(last: Optional[Json], record: Json, reason: str, is_cancelled: bool) -> Json:
@@ -237,4 +250,11 @@ def _broken(last: Optional[Json], record: Json, reason: str, is_cancelled: bool)
                 verdict=verdict, code="source-agent", reason="the source's agent is gone: " + reason
             )
         targets.append(target)
-    return {"digest": None, "error": "the source's agent is gone", "done": True, "targets": targets}
+    return {
+        "digest": None,
+        "code": "source-agent",
+        "error": "the source's agent is gone",
+        "done": True,
+        "paused": False,
+        "targets": targets,
+    }
