@@ -259,7 +259,7 @@ class Member:
                 if known["verdict"] is None:
                     known.update(row)
                     self._unsent[index] = None
-                    if known["verdict"] is not None:
+                    if row.get("verdict") is not None:
                         self._news.set()
 
     def bypass(self, feed: Feed) -> None:
