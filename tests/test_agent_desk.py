@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from castray_tui.agent.node_agent import OrderRefusedError
 from castray_tui.agent.ownership import Desk, Nodes
+from castray_tui.agent.refusals import OrderRefusedError
 
 
 class UnluckyNodes(Nodes):

@@ -18,7 +18,7 @@ import pytest
 from agent_lab import Pair, wait_until
 
 from castray_tui.agent import wire
-from castray_tui.agent.node_agent import OrderRefusedError
+from castray_tui.agent.refusals import OrderRefusedError
 
 MIB = 1024 * 1024
 

@@ -8,8 +8,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import keys, wire
 from .listening import Listener
-from .node_agent import OrderRefusedError
 from .ownership import Desk
+from .refusals import OrderRefusedError
 
 Json = Dict[str, Any]
 

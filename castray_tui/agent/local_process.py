@@ -14,8 +14,9 @@ import sys
 import threading
 from typing import IO, Any, Dict
 
-from .node_agent import NodeAgent, OrderRefusedError
+from .node_agent import NodeAgent
 from .ownership import Desk, Nodes
+from .refusals import OrderRefusedError
 
 Json = Dict[str, Any]
 

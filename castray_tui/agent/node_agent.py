@@ -18,6 +18,7 @@ from .layout import Layout, fitting_chunk_bytes
 from .listening import Listener, bind_host_for
 from .manifest import Manifest, ManifestError
 from .member import SOURCE_INDEX, Member, pairs
+from .refusals import OrderRefusedError
 from .scanning import Scan, scan
 from .target_plan import existing_digests, plan_target
 
@@ -30,15 +31,6 @@ _NEWS_SECONDS = 0.2
 _READ_AHEAD_BYTES = 32 * 1024 * 1024
 _PROBE_CHUNK_BYTES = 256 * 1024
 _KEPT_SCANS = 8
-
-
-class OrderRefusedError(Exception):
-    """An order that cannot be carried out. ``code`` is short, the message is for people."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
 
 
 class _Known:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from .node_agent import OrderRefusedError
+from .refusals import OrderRefusedError
 
 Json = Dict[str, Any]
 

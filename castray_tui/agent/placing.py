@@ -8,8 +8,8 @@ import time
 from typing import Any, Dict, List, Tuple
 
 from . import bundle
-from .node_agent import OrderRefusedError
 from .ownership import Nodes
+from .refusals import OrderRefusedError
 
 Json = Dict[str, Any]
 
@@ -37,7 +37,7 @@ def _actor_class() -> Any:
 
         def call(self, order: str, arguments: Json) -> Json:
             # Exceptions of a package that only exists in memory are told as data.
-            from castray_agent.node_agent import OrderRefusedError as Refused  # noqa: PLC0415
+            from castray_agent.refusals import OrderRefusedError as Refused  # noqa: PLC0415
 
             try:
                 return {"answer": self._agent.call(order, arguments)}
