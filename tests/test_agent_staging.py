@@ -553,7 +553,7 @@ def test_a_killed_writer_leaves_nothing(way: str, tree: Path, tmp_path: Path) ->
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         if way != "unnamed":
-            assert list(tmp_path.rglob(".castray-dies-0.part"))
+            assert list(tmp_path.rglob(".castray-dies-0-*.part"))
         os.kill(process.pid, signal.SIGKILL)
     left = target if way == "tree-into" else tmp_path / "new"
     deadline = time.monotonic() + 20
@@ -572,8 +572,9 @@ def test_what_nobody_cleared_away_is_swept(tree: Path, tmp_path: Path) -> None:
     scanned = scan([str(tree)], [])
     living = opened(scanned, tmp_path / "living", part_id="living-0")
     hour_ago = time.time() - 3600
-    for part in (dead, tmp_path / ".castray-living-0.part"):
-        os.utime(part, (hour_ago, hour_ago))
+    (part,) = tmp_path.glob(".castray-living-0-*.part")
+    for old in (dead, part):
+        os.utime(old, (hour_ago, hour_ago))
     sent(tree, tmp_path / "tree")
     assert not dead.exists()
     fill(living, scanned)

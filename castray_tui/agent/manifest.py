@@ -16,8 +16,8 @@ import zlib
 from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
 # Names of what is not whole yet, at targets; they are no part of any source.
-PART_PREFIX = ".castray-"
-PART_SUFFIX = ".part"
+_PART_PREFIX = ".castray-"
+_PART_SUFFIX = ".part"
 
 _FORMAT = 1
 _LIMIT_ENTRIES = 4_000_000
@@ -209,6 +209,11 @@ class TreeDigest:
         self._hasher.update(line.encode("utf-8", "surrogateescape"))
 
 
+def part_name(part_id: str) -> str:
+    """A name that nobody has, whatever an attempt before this one may have left."""
+    return "{}{}-{}{}".format(_PART_PREFIX, part_id, os.urandom(4).hex(), _PART_SUFFIX)
+
+
 def is_part_name(name: str) -> bool:
     """Whether a name is one that castray gives to what is not whole yet."""
-    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+    return name.startswith(_PART_PREFIX) and name.endswith(_PART_SUFFIX)

@@ -1,7 +1,7 @@
 """A file on its way in: without its real name until it is whole, verified and synced.
 
 Where the file system can (``O_TMPFILE``), the bytes have no name at all while they come, so that
-not even ``kill -9`` leaves anything. Elsewhere the name is ``.castray-<id>-<target>.part`` in the
+not even ``kill -9`` leaves anything. Elsewhere the name is ``.castray-<id>-<random>.part`` in the
 target's folder, and a janitor waits beside it. A symbolic link at the target's path is replaced,
 not followed.
 """
@@ -14,7 +14,7 @@ import os
 from typing import List, Optional
 
 from . import files, janitor
-from .manifest import PART_PREFIX, PART_SUFFIX
+from .manifest import part_name
 from .written_file import WrittenFile
 
 _SPACE_CHECK_EVERY_BYTES = 64 * 1024 * 1024
@@ -25,7 +25,7 @@ class PartFile:
 
     Args:
         path: The real name to be.
-        part_id: Unique among everything that may write to this folder now.
+        part_id: Says what this belongs to, in the temporary name.
         reserve_bytes: Disk space that stays free whatever happens.
 
     Raises:
@@ -36,7 +36,7 @@ class PartFile:
         self.path = path
         self._space = SpaceCheck(path, reserve_bytes)
         self._folder, self._name = os.path.split(path)
-        self._part_name = PART_PREFIX + part_id + PART_SUFFIX
+        self._part_name = part_name(part_id)
         self._made_folders: List[str] = []
         self._folder_fd = -1
         self._file: Optional[WrittenFile] = None

@@ -22,7 +22,7 @@ class Destination:
 
     Args:
         order: What an ``allow`` said about the target: ``path`` (as the plan answered it),
-            ``part_id`` (unique among everything that may write to that folder now), ``skip`` (the
+            ``part_id`` (for the temporary name), ``skip`` (the
             numbers of files that are there already, identical), ``overwrite``, ``reserve_bytes``
             (disk space that stays free whatever happens) and, if they matter, ``roots``,
             ``delete``, ``include`` and ``exclude``.

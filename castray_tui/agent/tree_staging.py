@@ -1,6 +1,6 @@
 """Taking in a tree: into a staging folder, and from there under its real names.
 
-The staging folder ``.castray-<id>-<target>.part`` lies beside the tree to be, which one rename then
+The staging folder ``.castray-<id>-<random>.part`` lies beside the tree to be, which one rename then
 publishes; or, where that folder is there already, inside it, and ``tree_merge.py`` puts one by one
 what is new into its place.
 """
@@ -18,7 +18,7 @@ from typing import Dict, List, Optional
 from . import files, janitor
 from .disk_sync import sync_file_system
 from .folders import FolderCache, open_folder
-from .manifest import PART_PREFIX, PART_SUFFIX, Manifest
+from .manifest import Manifest, part_name
 from .part_file import SpaceCheck
 from .patterns import Patterns
 from .staging import Destination, Json
@@ -182,7 +182,7 @@ class TreeDestination(Destination):
                 self._made_folders = janitor.make_folders(holder)
                 self._target = FolderCache(self.path, open_folder(self.path), False)
         janitor.sweep(holder)
-        part = os.path.join(holder, PART_PREFIX + self.part_id + PART_SUFFIX)
+        part = os.path.join(holder, part_name(self.part_id))
         # Before it is there, so that there is no moment at which it would be left behind.
         self._janitor = janitor.Janitor(part, self._made_folders)
         os.mkdir(part, 0o700)
