@@ -37,7 +37,9 @@ def _actor_class() -> Any:
 
         def call(self, order: str, arguments: Json) -> Json:
             # Exceptions of a package that only exists in memory are told as data.
-            from castray_agent.refusals import OrderRefusedError as Refused  # noqa: PLC0415
+            from castray_agent.refusals import (  # type: ignore[import-not-found]  # noqa: PLC0415
+                OrderRefusedError as Refused,
+            )
 
             try:
                 return {"answer": self._agent.call(order, arguments)}
