@@ -245,16 +245,19 @@ class Fleet:
     async def fill_in_transfer(self, source: Path, target: str) -> None:
         """Fills in the transfer dialog: what to send, and the path on the targets."""
         await self.tty.press("t")
-        await self.tty.until(lambda text: "Targets: CLUSTER/NODE" in text)
-        await self._fill_in("Source: a path here", str(source))
+        await self.tty.until(lambda text: "quote names with spaces" in text)
+        await self._fill_in("Source", str(source))
         await self.tty.press("Tab", "Tab")
-        await self._fill_in("Path on the targets", target)
+        await self._fill_in("Path", target)
 
     async def _fill_in(self, label: str, text: str) -> None:
         def is_empty(screen: str) -> bool:
-            lines = screen.splitlines()
-            [number] = [n for n, line in enumerate(lines) if label in line]
-            return not lines[number + 1].strip("│╭╮╰╯ ")
+            [value] = [
+                line.partition(f"│ {label} ")[2]
+                for line in screen.splitlines()
+                if f"│ {label} " in line
+            ]
+            return not value.strip("│╭╮╰╯ ")
 
         await self.tty.press("End", "C-u")
         await self.tty.until(is_empty)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from textual.events import Key
 from textual.widgets import Input
 from tui_fleet import GIB, NOW, Harness, small_fleet, transfer
 
@@ -547,6 +548,19 @@ async def test_a_path_that_the_agent_worked_out_keeps_the_row() -> None:
         details = harness.app.screen
         assert isinstance(details, TransferDetails)
         assert details.targets.cursor_row == MOVING
+
+
+async def test_keys_typed_in_one_go_reach_the_pane_that_was_named() -> None:
+    harness = Harness(small_fleet(transfers=(transfer("t1"),)))
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        driver = harness.app._driver
+        assert driver is not None
+        for key, character in (("3", "3"), ("enter", "\r")):
+            driver.process_message(Key(key, character))
+        await pilot.pause()
+        await pilot.pause()
+        assert isinstance(harness.app.screen, TransferDetails)
 
 
 async def test_leaving_the_details_leads_back_to_the_transfers() -> None:

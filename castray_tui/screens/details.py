@@ -33,7 +33,8 @@ def facts_content(sections: Sequence[Section]) -> Content:
             continue
         if lines:
             lines.append(Content(""))
-        lines.append(Content.assemble((title, "bold $primary")))
+        if title:
+            lines.append(Content.assemble((title, "bold $primary")))
         for name, value in facts:
             shown = drawable(value)
             lines.append(Content.assemble((f"  {name:<18} ", "$secondary"), shown))

@@ -309,7 +309,8 @@ class FleetScreen(TransferOrders):
 
     def action_pane(self, name: str) -> None:
         """Goes to a pane."""
-        next(pane for pane in self._panes if pane.id == name).focus()
+        # At once: the next key may be on its way already, and is meant for that pane.
+        self.set_focus(next(pane for pane in self._panes if pane.id == name))
 
     def action_discover(self) -> None:
         """Looks for clusters now."""

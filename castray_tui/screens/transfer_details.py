@@ -120,7 +120,7 @@ class TransferDetails(DetailsScreen, TransferOrders):
         self._show_target()
         if before is None or before.state != transfer.state:
             self.refresh_bindings()
-        return f"Transfer {transfer.id}", [("Transfer", _facts(transfer, self._rates))]
+        return f"Transfer {transfer.id}", [("", _facts(transfer, self._rates))]
 
     @on(VirtualTable.CursorMoved)
     def _show_target(self) -> None:
@@ -165,6 +165,7 @@ def _facts(transfer: Transfer, rates: TargetRates) -> list[Fact]:
         ("source", transfer.source),
         ("done", ", ".join(words)),
         ("targets", "".join(text for text, _ in verdict_cell(transfer))),
+        ("digest", transfer.digest),
         ("route", "; ".join(folded_route(transfer.route))),
         ("took", _took(transfer)),
         ("files", figures.amount(transfer.files)),
@@ -173,7 +174,6 @@ def _facts(transfer: Transfer, rates: TargetRates) -> list[Fact]:
         ("started", figures.date_and_clock(transfer.started)),
         ("ended", figures.date_and_clock(transfer.ended)),
         ("by", transfer.user),
-        ("digest", transfer.digest),
     )
 
 
