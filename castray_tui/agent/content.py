@@ -251,42 +251,41 @@ class SourceContent(Content):
 
     def _read_all(self) -> None:
         found = dict(self._skip)
-        chunk_buffer = memoryview(bytearray(max(self.layout.chunk_bytes, 1)))
-        fd, open_number = -1, -1
-        hasher = hashlib.sha256()
+        large = _LargeFile(self._scan, memoryview(bytearray(max(self.layout.chunk_bytes, 1))))
         try:
             for chunk in range(self.layout.chunk_count):
                 if not self._wait_for_turn(chunk):
                     return
-                segments = [
+                pieces = [
                     one for one in self.layout.segments(chunk) if one.number not in self._skip
                 ]
-                is_pack = self.layout.is_pack(chunk)
-                length = sum(one.length for one in segments)
-                buffer = memoryview(bytearray(length)) if is_pack else chunk_buffer[:length]
-                digests = []
-                at = 0
-                for one in segments:
-                    if one.number != open_number:
-                        if fd >= 0:
-                            os.close(fd)
-                        fd, open_number = -1, -1
-                        fd, open_number = self._scan.open_file(one.number), one.number
-                        hasher = hashlib.sha256()
-                    view = buffer[at : at + one.length]
-                    read_exactly(fd, view, one.offset)
-                    hasher.update(view)
-                    at += one.length
-                    digests.append((one.number, hasher.digest()))
+                if self.layout.is_pack(chunk):
+                    digests, payload = self._read_pack(pieces)
+                    found.update((number, digest.hex()) for number, digest in digests)
+                    self.note_ready(chunk, digests, payload)
+                    continue
+                digests = [(one.number, large.read(one)) for one in pieces]
+                for one, (_, digest) in zip(pieces, digests):  # noqa: B905  (3.8)
                     if self.layout.is_last_of(one):
                         # Before a file's last chunk is served: nobody can have it whole and wrong.
-                        self._scan.check_file(one.number, fd)
-                        found[one.number] = hasher.hexdigest()
-                self.note_ready(chunk, digests, buffer if is_pack else None)
+                        large.check()
+                        found[one.number] = digest.hex()
+                self.note_ready(chunk, digests, None)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            large.close()
         self.finish(whole_digest(self.manifest, found))
+
+    def _read_pack(self, pieces: List[Segment]) -> Tuple[List[Tuple[int, bytes]], memoryview]:
+        """Small files, each read whole at once: their digests, and their bytes side by side."""
+        buffer = memoryview(bytearray(sum(one.length for one in pieces)))
+        digests = []
+        at = 0
+        for one in pieces:
+            view = buffer[at : at + one.length]
+            self._scan.read_whole(one.number, view)
+            digests.append((one.number, hashlib.sha256(view).digest()))
+            at += one.length
+        return digests, buffer
 
     def _wait_for_turn(self, chunk: int) -> bool:
         with self.changed:
@@ -306,6 +305,39 @@ def whole_digest(manifest: Manifest, files: Dict[int, str]) -> str:
     for number in range(len(manifest.files)):
         digest.add(number, files[number])
     return digest.hexdigest()
+
+
+class _LargeFile:
+    """The file that a source reads piece by piece, and its digest so far."""
+
+    def __init__(self, scan: Scan, buffer: memoryview) -> None:
+        self._scan = scan
+        self._buffer = buffer
+        self._number = -1
+        self._fd = -1
+        self._hasher = hashlib.sha256()
+
+    def read(self, piece: Segment) -> bytes:
+        """Reads the next piece; the SHA-256 of the file up to its end."""
+        if piece.number != self._number:
+            self.close()
+            self._fd = self._scan.open_file(piece.number)
+            self._number = piece.number
+            self._hasher = hashlib.sha256()
+        view = self._buffer[: piece.length]
+        read_exactly(self._fd, view, piece.offset)
+        self._hasher.update(view)
+        return self._hasher.digest()
+
+    def check(self) -> None:
+        """Raises FileRefusedError unless the file is still the one that was planned."""
+        self._scan.check_file(self._number, self._fd)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = self._number = -1
 
 
 def wanted_by(skip: Set[int]) -> Callable[[int], bool]:

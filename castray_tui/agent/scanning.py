@@ -17,6 +17,8 @@ Signature = Tuple[int, int, int, int]
 # Path, path in the tree, status, what the patterns said, and which folders lead there.
 _Folder = Tuple[str, str, os.stat_result, Tuple[bool, bool], Tuple[Tuple[int, int], ...]]
 
+# Whatever took a file's place must not keep the opener waiting, as a fifo would.
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _BLOCK_BYTES = 4096
 # Smaller files are not worth looking for holes in, and file systems keep some without blocks.
 _SPARSE_FROM_BYTES = 64 * 1024
@@ -44,14 +46,32 @@ class Scan:
         """
         path = self.paths[number]
         try:
-            # Whatever took the file's place must not keep the opener waiting, as a fifo would.
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            fd = os.open(path, _READ_FLAGS)
         except OSError as error:
             raise refusal_of(error, path) from error
         if _signature(os.fstat(fd)) != self.signatures[number]:
             os.close(fd)
             raise FileRefusedError("changed", "{} has changed since the plan".format(path))
         return fd
+
+    def read_whole(self, number: int, view: memoryview) -> None:
+        """Fills a buffer with a small file, in as few calls as can tell that it is the one scanned.
+
+        Raises:
+            FileRefusedError: It is gone, unreadable, or no longer the one scanned (``changed``).
+        """
+        path = self.paths[number]
+        try:
+            fd = os.open(path, _READ_FLAGS)
+            try:
+                count = os.readv(fd, [view]) if view else 0
+                is_same = _signature(os.fstat(fd)) == self.signatures[number]
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise refusal_of(error, path) from error
+        if count != len(view) or not is_same:
+            raise FileRefusedError("changed", "{} has changed since the plan".format(path))
 
     def check_file(self, number: int, fd: int, by_name: bool = True) -> None:
         """Makes sure that a file that was read is still the one scanned.
