@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,27 @@ def test_a_tree_appears_whole_with_modes_and_times(
     assert content_of(destination.descriptor(number)) == b"z"
     destination.discard()
     assert looks(target) == looks(tree)
+
+
+def test_others_read_on_while_the_disk_takes_its_time(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanned = scan([str(tree)], [])
+    destination = opened(scanned, tmp_path / "tree")
+    fill(destination, scanned)
+    number = scanned.paths.index(str(tree / "z.txt"))
+
+    def slow(fd: int) -> bool:
+        with ThreadPoolExecutor() as pool:
+            read = pool.submit(lambda: content_of(destination.descriptor(number)))
+            assert read.result(timeout=10) == b"z"
+        return True
+
+    monkeypatch.setattr(tree_staging, "_SYNCED_SINGLY", 0)
+    monkeypatch.setattr(tree_staging, "sync_file_system", slow)
+    destination.publish()
+    destination.discard()
+    assert looks(tmp_path / "tree") == looks(tree)
 
 
 def test_odd_names_arrive(tmp_path: Path) -> None:

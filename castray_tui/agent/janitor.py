@@ -14,7 +14,7 @@ import shutil
 import stat
 import subprocess
 import time
-from typing import List
+from typing import IO, List, Optional
 
 from .manifest import is_part_name
 
@@ -39,24 +39,29 @@ class Janitor:
 
     def __init__(self, path: str, folders: List[str]) -> None:
         command = ["/bin/sh", "-c", _SCRIPT, "castray-janitor", path, *folders]
-        self._process = subprocess.Popen(  # noqa: S603  (the script is above)
-            command,
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._process.wait()
+        self._orders: Optional[IO[bytes]] = None
+        # Without a shell there is no janitor, and what a killed process leaves is swept later.
+        with contextlib.suppress(OSError):
+            process = subprocess.Popen(
+                command,
+                cwd="/",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            process.wait()
+            self._orders = process.stdin
 
     def dismiss(self) -> None:
         """The thing is gone or has its real name."""
-        assert self._process.stdin is not None  # noqa: S101  (a pipe was asked for)
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(b"\n")
-            self._process.stdin.flush()
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
+        orders, self._orders = self._orders, None
+        if orders is not None:
+            with contextlib.suppress(OSError):
+                orders.write(b"\n")
+                orders.flush()
+            with contextlib.suppress(OSError):
+                orders.close()
 
 
 def make_folders(folder: str) -> List[str]:

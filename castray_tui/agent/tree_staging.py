@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import threading
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from . import files, janitor
 from .disk_sync import sync_file_system
@@ -41,7 +41,10 @@ class TreeDestination(Destination):
     def __init__(self, order: Json, manifest: Manifest) -> None:
         super().__init__(order, manifest)
         self._deletes = bool(order.get("delete"))
-        self._patterns = Patterns(order.get("include") or [], order.get("exclude") or [])
+        try:
+            self._patterns = Patterns(order.get("include") or [], order.get("exclude") or [])
+        except ValueError as error:
+            raise files.FileRefusedError("pattern", str(error)) from error
         self._files = manifest.files
         self._space = SpaceCheck(self.path, self.reserve_bytes)
         self._lock = threading.RLock()
@@ -135,18 +138,22 @@ class TreeDestination(Destination):
             raise self._refusal(error, number) from error
 
     def publish(self) -> None:
-        with self._lock:
-            try:
+        try:
+            with self._lock:
                 self._finish_files()
-                if self._target is None:
-                    self._publish_whole()
-                if self._target is not None and not self._is_published:
-                    self._publish_into(self._target)
-            except OSError as error:
-                if error.errno == errno.EEXIST:
-                    reason = "exists: {}".format(error.filename2 or error.filename or self.path)
-                    raise files.FileRefusedError("exists", reason) from error
-                raise files.refusal_of(error, self.path) from error
+            is_done = False
+            while not is_done:
+                with self._lock:
+                    survey, folders = self._complete()
+                # Others may go on reading while the disk takes its time.
+                self._sync(folders)
+                with self._lock:
+                    is_done = self._give_names(survey)
+        except OSError as error:
+            if error.errno == errno.EEXIST:
+                reason = "exists: {}".format(error.filename2 or error.filename or self.path)
+                raise files.FileRefusedError("exists", reason) from error
+            raise files.refusal_of(error, self.path) from error
 
     def discard(self) -> None:
         with self._lock:
@@ -274,51 +281,61 @@ class TreeDestination(Destination):
 
     # --- publishing ---------------------------------------------------------------------------
 
-    def _publish_whole(self) -> None:
-        """The usual case: a tree where there was none, by one rename."""
+    def _complete(self) -> Tuple[Optional[Survey], List[str]]:
+        """Makes what nothing has come for: folders and links, with their modes and times.
+
+        Returns:
+            What is there already, where something is, and the folders that will be new.
+        """
         entries = self.manifest.entries
         folders = [entry for entry in entries if entry.kind == "folder"]
-        complete(self._staging(), folders, [entry for entry in entries if entry.kind == "link"])
-        set_folders(self._staging(), folders)
-        self._sync([entry.path for entry in folders])
+        if self._target is None:
+            complete(self._staging(), folders, [one for one in entries if one.kind == "link"])
+            set_folders(self._staging(), folders)
+            return None, [entry.path for entry in folders]
+        survey = Survey(self.path, self.manifest, self._target)
+        if self.overwrite == "never":
+            refuse_existing(survey, self.manifest)
+        new = [entry for entry in folders if entry.path not in survey.existing]
+        complete(self._staging(), new, survey.links_to_make)
+        # A folder that nobody may write to could not be moved; it gets its mode afterwards.
+        tops = {entry.path for entry in survey.new_tops}
+        set_folders(self._staging(), [one for one in new if one.path not in tops])
+        return survey, [entry.path for entry in new]
+
+    def _give_names(self, survey: Optional[Survey]) -> bool:
+        """Publishes what is complete and synced. Whether that is done, and not to be merged."""
+        if survey is not None and self._target is not None:
+            self._merge(survey, self._target)
+            return True
         try:
-            os.rename(self._part, self.path)
+            os.rename(self._part, self.path)  # The usual case: a tree where there was none.
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             # Somebody else made it meanwhile.
             os.fchmod(self._staging().top_fd, 0o700)
             self._target = FolderCache(self.path, open_folder(self.path), False)
-            return
+            return False
         self._part = ""
         self._is_published = True
         _sync_path(os.path.dirname(self.path))
         self._clear_away()
+        return True
 
-    def _publish_into(self, target: FolderCache) -> None:
-        """Into a folder that is there."""
-        staged, manifest = self._staging(), self.manifest
-        may_replace = self.overwrite != "never"
-        survey = Survey(self.path, manifest, target)
-        if not may_replace:
-            refuse_existing(survey, manifest)
-        folders = [entry for entry in manifest.entries if entry.kind == "folder"]
-        new = [entry for entry in folders if entry.path not in survey.existing]
-        complete(staged, new, survey.links_to_make)
-        # A folder that nobody may write to could not be moved; it gets its mode afterwards.
-        tops = {entry.path for entry in survey.new_tops}
-        set_folders(staged, [entry for entry in new if entry.path not in tops])
-        self._sync([entry.path for entry in new])
-        move_all(manifest, survey, (staged, target), self.skip, may_replace)
+    def _merge(self, survey: Survey, target: FolderCache) -> None:
+        caches = (self._staging(), target)
+        move_all(self.manifest, survey, caches, self.skip, self.overwrite != "never")
         self._is_published = True
         set_folders(target, survey.new_tops)
         if self._deletes:
-            remove_others(self.path, manifest, survey, target, self._patterns)
+            remove_others(self.path, self.manifest, survey, target, self._patterns)
         # It lies in the target's folder, whose time is set next.
         janitor.remove_tree(self._part)
-        old = [entry for entry in folders if entry.path in survey.existing]
-        set_folders(target, old, keeps_others=True)
-        touched = [*tops, *survey.to_write, *{path.rpartition("/")[0] for path in tops}]
+        old = [one for one in self.manifest.entries if one.path in survey.existing]
+        set_folders(target, [one for one in old if one.kind == "folder"], keeps_others=True)
+        tops = {entry.path for entry in survey.new_tops}
+        touched = survey.to_write | tops | {path.rpartition("/")[0] for path in tops}
         if len(touched) <= _SYNCED_SINGLY or not sync_file_system(target.top_fd):
             for path in touched:
                 os.fsync(target.fd(path))
@@ -326,20 +343,21 @@ class TreeDestination(Destination):
 
     def _sync(self, folders: List[str]) -> None:
         """Returns when all that is staged is on the disk."""
-        staged = self._staging()
         numbers = [n for n in range(len(self._files)) if self._whole[n] or n in self._ends]
-        if len(numbers) > _SYNCED_SINGLY and sync_file_system(staged.top_fd):
+        if len(numbers) > _SYNCED_SINGLY and sync_file_system(self._staging().top_fd):
             return
         try:
             for number in numbers:
                 folder, _, name = self._files[number].path.rpartition("/")
-                fd = os.open(name, _READ, dir_fd=staged.fd(folder))
+                with self._lock:
+                    fd = os.open(name, _READ, dir_fd=self._staging().fd(folder))
                 try:
                     os.fsync(fd)
                 finally:
                     os.close(fd)
             for path in folders:
-                os.fsync(staged.fd(path))
+                with self._lock:
+                    os.fsync(self._staging().fd(path))
         except PermissionError:
             os.sync()  # Their modes keep even their owner from opening them.
 
