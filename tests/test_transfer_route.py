@@ -551,12 +551,17 @@ def _endpoints(index: int) -> list[tuple[str, int]]:
 
 def test_the_tree_of_the_order_names_feeders_by_their_place_in_it() -> None:
     targets = [member(3), member(1), local(2)]
-    tree = to_tree(plan(targets), lambda index: [] if index == 2 else _endpoints(index))
+    tree = to_tree(plan(targets), _endpoints)
     assert tree == [
         {"index": 3, "parent": -1, "mode": "dial", "endpoints": [["10.0.0.5", 7003]]},
         {"index": 1, "parent": 0, "mode": "dial", "endpoints": [["10.0.0.3", 7001]]},
         {"index": 2, "parent": 1, "mode": "await", "endpoints": []},
     ]
+
+
+def test_castrays_machine_sends_to_itself_over_its_own_port() -> None:
+    tree = to_tree(plan([local(0)], source=local(-1)), _endpoints)
+    assert tree == [{"index": 0, "parent": -1, "mode": "dial", "endpoints": [["10.0.0.2", 7000]]}]
 
 
 def test_who_has_to_dial_is_told_where() -> None:

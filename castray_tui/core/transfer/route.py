@@ -200,20 +200,23 @@ def to_tree(
     """The ``tree`` of the order to the source's agent: feeders before those that they feed.
 
     Args:
-        endpoints_of: Where the agent of a target or a bridge listens, by its index; empty where it
-            does not.
+        endpoints_of: Where the agent of a target or a bridge listens, by its index. Those of
+            castray's machine are told only to itself.
         bridge_ids: For every target that is fed over a bridge: the name of that passage.
     """
     positions = {-1: -1}
+    silent = {member.index for member in route.members if not member.can_be_dialed}
     tree: list[Json] = []
     for edge in route.edges:
         positions[edge.child] = len(tree)
         dialed = edge.bridge if edge.mode == "tunnel" and edge.bridge is not None else edge.child
+        # Who cannot be dialed by others is dialed by nobody but itself.
+        is_dialed = edge.mode != "await" or dialed not in silent
         row: Json = {
             "index": edge.child,
             "parent": positions[edge.parent],
             "mode": edge.mode,
-            "endpoints": [list(endpoint) for endpoint in endpoints_of(dialed)],
+            "endpoints": [list(end) for end in endpoints_of(dialed)] if is_dialed else [],
         }
         if edge.mode == "tunnel":
             row["bridge"] = (bridge_ids or {})[edge.child]

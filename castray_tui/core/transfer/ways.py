@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from castray_tui.core.errors import CastrayError, TransferError
-from castray_tui.core.models import LOCAL, Node
+from castray_tui.core.models import Node
 from castray_tui.core.text_safety import safe_text
 from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.participants import (
@@ -374,9 +374,7 @@ class WayFinder:
         return replace(route, edges=tuple(edges))
 
     def _endpoints_of(self, index: int) -> Endpoints:
-        """Where a member can be dialed: castray's own machine nowhere."""
-        agent = self._agents[self._labels[index]]
-        return () if self._labels[index] == LOCAL else agent.endpoints
+        return self._agents[self._labels[index]].endpoints
 
     def _dial(self, index: int, endpoints: Sequence[tuple[str, int]]) -> Dial:
         agent = self._agents[self._labels[index]]
