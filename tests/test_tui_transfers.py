@@ -31,7 +31,7 @@ from castray_tui.screens.transfer_request import (
     target_addresses,
     words_of,
 )
-from castray_tui.screens.widgets.route_text import folded_route
+from castray_tui.screens.widgets.route_text import folded_route, route_text
 from castray_tui.screens.widgets.transfer_rates import TargetRates, TransferRates
 
 SIZE = (80, 24)
@@ -613,3 +613,11 @@ def test_what_is_paused_has_no_rate_and_starts_anew() -> None:
 )
 def test_hops_that_follow_each_other_are_one_line(hops: tuple[str, ...], folded: list[str]) -> None:
     assert folded_route(hops) == folded
+
+
+def test_a_long_route_is_told_by_its_beginning() -> None:
+    hops = [f"n{number} → n{number + 1}" for number in range(10_000)]
+    text = route_text(hops)
+    assert text.startswith("n0 → n1 → n2")
+    assert text.endswith("→ n50; and 9950 more hops")
+    assert route_text(hops[:2]) == "n0 → n1 → n2"

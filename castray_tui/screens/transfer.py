@@ -36,7 +36,7 @@ from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import Role, drawable, text_width
 from castray_tui.screens.widgets.columns import Column
 from castray_tui.screens.widgets.glyphs import Glyphs
-from castray_tui.screens.widgets.route_text import folded_route
+from castray_tui.screens.widgets.route_text import route_text
 from castray_tui.screens.widgets.virtual_table import VirtualTable
 
 if TYPE_CHECKING:
@@ -314,7 +314,7 @@ class TransferDialog(ModalScreen[None]):
     def _show_route(self, hops: Sequence[str]) -> None:
         route = self.query_one("#route", Static)
         route.display = bool(hops)
-        route.update(drawable("; ".join(folded_route(hops))))
+        route.update(drawable(route_text(hops)))
 
     @work(name="start transfer", group="start", exclusive=True)
     async def action_start(self) -> None:

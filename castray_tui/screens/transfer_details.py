@@ -19,7 +19,7 @@ from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.glyphs import Glyphs
 from castray_tui.screens.widgets.key_bar import KeyBar
-from castray_tui.screens.widgets.route_text import folded_route
+from castray_tui.screens.widgets.route_text import route_text
 from castray_tui.screens.widgets.row_list import Order
 from castray_tui.screens.widgets.target_columns import target_columns
 from castray_tui.screens.widgets.transfer_columns import verdict_cell
@@ -166,7 +166,7 @@ def _facts(transfer: Transfer, rates: TargetRates) -> list[Fact]:
         ("done", ", ".join(words)),
         ("targets", "".join(text for text, _ in verdict_cell(transfer))),
         ("digest", transfer.digest),
-        ("route", "; ".join(folded_route(transfer.route))),
+        ("route", route_text(transfer.route)),
         ("took", _took(transfer)),
         ("files", figures.amount(transfer.files)),
         ("overwrite", transfer.overwrite),

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _ARROW = " → "
+_MOST_HOPS = 50
+"""More would be read by nobody, and cost time with every snapshot."""
+
+
+def route_text(hops: Sequence[str]) -> str:
+    """The whole route in a few lines, or its beginning and how much more there is."""
+    lines = folded_route(hops[:_MOST_HOPS])
+    if len(hops) > _MOST_HOPS:
+        lines.append(f"and {len(hops) - _MOST_HOPS} more hops")
+    return "; ".join(lines)
 
 
 def folded_route(hops: Iterable[str]) -> list[str]:
