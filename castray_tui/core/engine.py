@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Sequence
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from castray_tui.core.config import Settings
 from castray_tui.core.errors import CastrayError, TransferError
-from castray_tui.core.event_drafts import discovered_event, transfer_event
+from castray_tui.core.event_drafts import discovered_event
 from castray_tui.core.event_stream import EventStream
 from castray_tui.core.fleet import KEPT_TRANSFERS, FleetBoard, FleetParts, newest_first
 from castray_tui.core.journal import Journal
@@ -39,6 +39,7 @@ from castray_tui.core.models import (
     TransferRequest,
 )
 from castray_tui.core.state_folder import state_dir
+from castray_tui.core.transfer_news import ENDED, TransferNews
 
 if TYPE_CHECKING:
     from castray_tui.core.connections import Connections
@@ -49,14 +50,14 @@ if TYPE_CHECKING:
     from castray_tui.core.reunion import Reunion
     from castray_tui.core.transfer.access import ClusterDoor
     from castray_tui.core.transfer.service import TransferService
+    from castray_tui.core.transfer.sessions import LocalSession
+    from castray_tui.core.transfer_control import TransferControl
 
 _LOG = logging.getLogger(__name__)
 _JOURNAL_FILE = "journal.sqlite3"
-_ENDED = frozenset({"done", "partial", "failed", "cancelled"})
 _WHOLE_JOURNAL = 1_000_000
 _WATCH_LATER_SECONDS = 1.0
-_PROGRESS_STEPS = 10
-"""A transfer tells of its progress as an event at most this often; snapshots show every step."""
+_LOOK_AT_OTHERS_SECONDS = 1.0
 
 
 class Engine:
@@ -77,21 +78,22 @@ class Engine:
         self._board = FleetBoard(self._parts)
         self._journal = Journal.open(self._state_dir / _JOURNAL_FILE)
         self._stream = EventStream(self._record)
+        self._news = TransferNews(self._parts, self._board, self._stream, self._journal)
         self._connections_made: Connections | None = None
         self._lingers = lingers
         self._reunion: Reunion | None = None
+        self._early_agent: LocalSession | None = None
         self._transfers: TransferService | None = None
         self._takes_up = False
+        self._control_made: TransferControl | None = None
         self._left: LeftTransfers | None = None
         self._looked_on: set[str] = set()
         self._discovery: asyncio.Task[DiscoveryReport] | None = None
-        self._told_progress: dict[str, int] = {}
         self._known_keys: set[str] = set()
         # What the user disconnected stays so until the user connects to it again.
         self._left_keys: set[str] = set()
         self._own: OwnCluster | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._saves: set[asyncio.Task[None]] = set()
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -121,6 +123,8 @@ class Engine:
         if background:
             self._takes_up = True
             self._spawn(self._settle_left(), "settle left transfers")
+            look = self._news.look_at_others(_LOOK_AT_OTHERS_SECONDS, self._runs)
+            self._spawn(look, "look at the transfers of others")
         if background and self._settings.external_cluster.enabled:
             self._watch_named()
             if self._settings.ray_cluster.external_discovery:
@@ -136,11 +140,13 @@ class Engine:
             await asyncio.gather(self._discovery, return_exceptions=True)
         if self._transfers is not None:
             await self._transfers.close()
+        elif self._early_agent is not None:
+            await self._early_agent.close()
         if self._connections_made is not None:
             await self._connections_made.close()
         if self._own is not None:
             await self._own.stop()
-        await asyncio.gather(*self._saves)
+        await self._news.saved()
         await self._stream.close()
         self._board.close()
         await self._journal.close()
@@ -220,10 +226,18 @@ class Engine:
 
     async def transfer(self, transfer_id: str) -> Transfer:
         """One transfer by its ID or a unique prefix of it; NotFoundError otherwise."""
-        if transfer_id in self._parts.transfers:
+        if self._runs(transfer_id):
             return self._parts.transfers[transfer_id]
+        await self._news.saved()
         kept = await self._journal.transfer(transfer_id)
-        return self._parts.transfers.get(kept.id, kept)
+        if self._runs(kept.id):
+            return self._parts.transfers[kept.id]
+        # Another castray may run it: the journal knows better than what was seen here before.
+        self._news.seen(kept)
+        return kept
+
+    def _runs(self, transfer_id: str) -> bool:
+        return self._transfers is not None and self._transfers.runs(transfer_id)
 
     # --- clusters -----------------------------------------------------------------------------
 
@@ -347,9 +361,15 @@ class Engine:
         await asyncio.to_thread(import_module, "castray_tui.core.connections")
         self._connections.watch(found)
 
-    def expect_local_files(self) -> None:
-        """Starts this machine's agent, which a transfer will need soon."""
-        self._spawn(self._service().start_local_agent(), "local agent")
+    async def expect_local_files(self) -> None:
+        """Starts this machine's agent, which a transfer will need soon. It begins on another core
+        while what a transfer needs is imported here."""
+        if self._transfers is not None or self._early_agent is not None:
+            return
+        from castray_tui.core.transfer.sessions import LocalSession  # noqa: PLC0415
+
+        with contextlib.suppress(OSError):  # whoever needs it is told why
+            self._early_agent = await LocalSession.start()
 
     def door(self, cluster_key: str) -> ClusterDoor:
         """How agents are put on a connected cluster; NotFoundError where it is not connected."""
@@ -367,25 +387,63 @@ class Engine:
         Connects to the clusters that their sources are on, if those can be found. Does nothing
         where the journal holds no such transfer.
         """
-        if all(transfer.state in _ENDED for transfer in self._parts.transfers.values()):
+        if all(transfer.state in ENDED for transfer in self._parts.transfers.values()):
             return
         left = await self._left_transfers()
         await left.settle()
-        if not left.sources - {LOCAL}:
-            return
-        await self.discover()
-        for found in self._parts.discovered:
-            if found.name in left.sources:
-                with contextlib.suppress(CastrayError):
-                    await left.look_on(await self.connect(found.name))
+        for cluster in await self._connect_named(await left.sources() - {LOCAL}):
+            await left.look_on(cluster)
 
     async def wait_transfer(self, transfer_id: str) -> Transfer:
-        """Returns when the transfer has ended, whichever way."""
-        return await self._service().wait(transfer_id)
+        """Returns when the transfer has ended, whichever way and whoever runs it."""
+        return await self._control().wait(transfer_id)
 
     async def cancel_transfer(self, transfer_id: str) -> Transfer:
         """Cancels; targets without a verdict get ``cancelled`` and leave nothing behind."""
-        return await self._service().cancel(transfer_id)
+        return await self._control().give(transfer_id, "cancel")
+
+    async def pause_transfer(self, transfer_id: str) -> Transfer:
+        """Sends nothing more until the transfer is unpaused; what has arrived stays."""
+        return await self._control().give(transfer_id, "pause")
+
+    async def unpause_transfer(self, transfer_id: str) -> Transfer:
+        """Goes on with a transfer that is paused."""
+        return await self._control().give(transfer_id, "unpause")
+
+    async def resume_transfer(self, transfer_id: str) -> Transfer:
+        """Goes on, under the same ID, with a transfer that is paused or has ended without reaching
+        all its targets."""
+        return await self._control().go_on(transfer_id, only_failed=False)
+
+    async def retry_transfer(self, transfer_id: str) -> Transfer:
+        """Sends again, under the same ID, to the targets that failed, and to no others."""
+        return await self._control().go_on(transfer_id, only_failed=True)
+
+    def _control(self) -> TransferControl:
+        service = self._service()
+        if self._control_made is None:
+            from castray_tui.core.transfer_control import TransferControl  # noqa: PLC0415
+
+            self._control_made = TransferControl(
+                self._journal,
+                service,
+                newest=self.transfer,
+                connect=self._connect_named,
+                show=self._news.seen,
+            )
+        return self._control_made
+
+    async def _connect_named(self, names: Iterable[str]) -> list[Cluster]:
+        """Connects to clusters by their names, as far as they can be found; those that answer."""
+        wanted = set(names)
+        there = {each.name for each in self.fleet.clusters if each.state == "connected"}
+        if wanted - there and self._settings.external_cluster.enabled:
+            await self.discover()
+        for name in sorted(wanted - there):
+            with contextlib.suppress(CastrayError):
+                await self.connect(name)
+        clusters = self.fleet.clusters
+        return [each for each in clusters if each.name in wanted and each.state == "connected"]
 
     async def _settle_left(self) -> None:
         await (await self._left_transfers()).settle()
@@ -400,7 +458,7 @@ class Engine:
                 module = await asyncio.to_thread(import_module, "castray_tui.core.left_transfers")
             except ImportError as error:
                 raise _cannot_move_files(error) from error
-            unfinished = [t for t in self._parts.transfers.values() if t.state not in _ENDED]
+            unfinished = [t for t in self._parts.transfers.values() if t.state not in ENDED]
             self._left = self._left or module.LeftTransfers(
                 unfinished, self._parts.transfers.__getitem__, self._service_soon
             )
@@ -422,9 +480,12 @@ class Engine:
                 state_dir=self._state_dir,
                 fleet=lambda: self.fleet,
                 access=self,
-                publish=self._transfer_changed,
+                publish=self._news.changed,
+                take_orders=self._journal.take_orders,
                 lingers=self._lingers,
             )
+            if self._early_agent is not None:
+                self._transfers.use_local_agent(self._early_agent)
         return self._transfers
 
     # --- discovery ----------------------------------------------------------------------------
@@ -544,29 +605,6 @@ class Engine:
     async def _record(self, draft: EventDraft) -> Event:
         return await self._journal.add_event(draft)
 
-    def _transfer_changed(self, transfer: Transfer) -> None:
-        before = self._parts.transfers.get(transfer.id)
-        self._parts.transfers[transfer.id] = transfer
-        self._board.touch()
-        if before is None:
-            self._stream.post(transfer_event("transfer_started", transfer))
-        elif transfer.state in _ENDED and before.state not in _ENDED:
-            self._told_progress.pop(transfer.id, None)
-            self._stream.post(transfer_event("transfer_finished", transfer))
-        elif self._is_a_step_further(transfer):
-            self._stream.post(transfer_event("transfer_progressed", transfer))
-        if before is None or _worth_keeping(before) != _worth_keeping(transfer):
-            save = asyncio.create_task(self._journal.save_transfer(transfer))
-            self._saves.add(save)
-            save.add_done_callback(self._saves.discard)
-
-    def _is_a_step_further(self, transfer: Transfer) -> bool:
-        total = transfer.bytes_wanted
-        step = _PROGRESS_STEPS * transfer.bytes_done // total if total else 0
-        further = step > self._told_progress.get(transfer.id, 0)
-        self._told_progress[transfer.id] = max(step, self._told_progress.get(transfer.id, 0))
-        return further
-
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
@@ -583,8 +621,3 @@ def _cannot_move_files(error: ImportError) -> TransferError:
         f"Files cannot be moved from this platform ({error})",
         remedy="Run castray on Linux or macOS to move files",
     )
-
-
-def _worth_keeping(transfer: Transfer) -> tuple[object, ...]:
-    """What of a transfer is written to the journal as soon as it changes."""
-    return (transfer.state, transfer.digest, tuple(t.verdict for t in transfer.targets))

@@ -130,6 +130,10 @@ class Journal:
             remedy="`castray transfers` lists those that are",
         )
 
+    async def was_changed_by_others(self) -> bool:
+        """Whether anybody but this castray wrote to the file since this was last asked."""
+        return await self._run(lambda store: store.was_changed_by_others())
+
     async def add_order(self, transfer_id: str, kind: OrderKind) -> int:
         """Leaves an order for the castray that runs a transfer; its number."""
         return await self._run(lambda store: store.add_order(transfer_id, kind))

@@ -83,6 +83,7 @@ class JournalStore:
     def __init__(self, path: Path | None, *, first_id: int = 1) -> None:
         self._path = path
         self._inode: tuple[int, int] | None = None
+        self._data_version: int | None = None
         self.last_id = first_id - 1
         if path is None:
             self._connection = _connected(":memory:")
@@ -235,6 +236,12 @@ class JournalStore:
             (len(prefix), prefix, limit),
         )
         return [transfer for (body,) in rows if (transfer := _transfer(body)) is not None]
+
+    def was_changed_by_others(self) -> bool:
+        """Whether another connection wrote to the file since this was last asked."""
+        version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        before, self._data_version = self._data_version, version
+        return version != before
 
     # --- orders of one castray to another -----------------------------------------------------
 

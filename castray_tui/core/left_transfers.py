@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from castray_tui.core.errors import CastrayError
 from castray_tui.core.models import Cluster, Transfer
-from castray_tui.core.transfer.addresses import parse_address
 from castray_tui.core.transfer.progress import ENDED
 from castray_tui.core.transfer.service import TransferService
+from castray_tui.core.transfer_control import source_clusters
 
 
 class LeftTransfers:
@@ -31,18 +31,21 @@ class LeftTransfers:
         self._service = service
         self._looked_on: set[str] = set()
 
-    @property
-    def sources(self) -> frozenset[str]:
-        """The names of the clusters, ``local`` included, that the sources are on."""
-        return frozenset(parse_address(each.source).cluster_pattern for each in self._unfinished)
+    async def sources(self) -> frozenset[str]:
+        """The names of the clusters, ``local`` included, that the sources are on of those that
+        nobody runs."""
+        service = await self._service()
+        left = [
+            each
+            for each in self._open()
+            if not service.runs(each.id) and not service.is_run_elsewhere(each.id)
+        ]
+        return frozenset().union(*(source_clusters(each) for each in left))
 
     async def settle(self) -> None:
         """Publishes as failed what can no longer end: its castray is gone and nothing of it is left
         where it would have to be."""
-        # Others may have told meanwhile how it ended, and that stands.
-        open_still = [self._newest(each.id) for each in self._unfinished]
-        open_still = [each for each in open_still if each.state not in ENDED]
-        if open_still:
+        if open_still := self._open():
             (await self._service()).settle(open_still, adopted=self._looked_on)
 
     async def look_on(self, cluster: Cluster) -> None:
@@ -55,9 +58,14 @@ class LeftTransfers:
             return
         service = await self._service()
         try:
-            await service.adopt(cluster.key, {each.id for each in self._unfinished})
+            await service.adopt(cluster.key, {each.id: each for each in self._open()})
         except CastrayError:
             # Its own state says why it does not answer; the next connection tries again.
             return
         self._looked_on.add(cluster.name)
         await self.settle()
+
+    def _open(self) -> list[Transfer]:
+        """Others may have told meanwhile how one ended, and that stands."""
+        newest = [self._newest(each.id) for each in self._unfinished]
+        return [each for each in newest if each.state not in ENDED]
