@@ -32,13 +32,14 @@ class Coordinator:
     """Lives for as long as transfers run, and then for the idle time.
 
     Args:
-        config: ``public_key`` (castray's, hex), ``idle_seconds``, ``port_range`` and
+        config: ``public_key`` (castray's, hex), ``idle_seconds``, ``port_range``, ``niceness`` and
             ``gcs_address`` (None inside a job, where Ray says it).
     """
 
     def __init__(self, config: Json) -> None:
         self._idle_seconds = float(config["idle_seconds"])
         ports = config["port_range"]
+        self._niceness = int(config["niceness"])
         self._port_range: Tuple[int, int] = (int(ports[0]), int(ports[1]))
         self._address = config.get("gcs_address") or os.environ.get("RAY_ADDRESS") or "auto"
         private = keys.new_private_key()
@@ -75,7 +76,7 @@ class Coordinator:
             log_to_driver=False,
             configure_logging=False,
         )
-        self._nodes = RayNodes(self._port_range)
+        self._nodes = RayNodes(self._port_range, self._niceness)
         self._desk = Desk(self._nodes, self._control.tell, self._note_result)
         self._control.open(self._desk, self._is_busy)
 

@@ -63,9 +63,11 @@ class LocalProcess:
 
 
 def main() -> None:
-    """Runs until standard input ends."""
+    """Runs until standard input ends. The only argument is how far to stand back for others."""
     # ctrl-c is for castray, which ends this process itself, in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     LocalProcess(sys.stdin.buffer, sys.stdout.buffer).run()
 
 

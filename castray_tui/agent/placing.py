@@ -27,7 +27,12 @@ def _actor_class() -> Any:
     would otherwise be imported from is not installed on the nodes."""
 
     class CastrayAgent:
-        def __init__(self, loader: str, packed: str, address: str, ports: Tuple[int, int]) -> None:
+        def __init__(  # noqa: PLR0917  (an actor's arguments)
+            self, loader: str, packed: str, address: str, ports: Tuple[int, int], niceness: int
+        ) -> None:
+            import os  # noqa: PLC0415  the class travels without its module
+
+            os.nice(niceness)
             exec(loader, {"bundle": packed})  # noqa: S102  (castray's own source, from its own job)
             from castray_agent.node_agent import (  # type: ignore[import-not-found]  # noqa: PLC0415
                 NodeAgent,
@@ -54,13 +59,15 @@ class RayNodes(Nodes):
 
     Args:
         port_range: Ports for the agents to listen on.
+        niceness: How much the agents give way to others, beyond what Ray's workers do.
     """
 
-    def __init__(self, port_range: Tuple[int, int]) -> None:
+    def __init__(self, port_range: Tuple[int, int], niceness: int = 0) -> None:
         import ray  # noqa: PLC0415  only a coordinator has Ray
 
         self._ray = ray
         self._port_range = port_range
+        self._niceness = niceness
         self._lock = threading.Lock()
         self._agents: Dict[str, _Placed] = {}
         self._class = ray.remote(_actor_class())
@@ -114,7 +121,7 @@ class RayNodes(Nodes):
                 if order not in _STARTING_ORDERS:
                     raise OrderRefusedError("agent", "the node's agent is gone")
                 placed = self._agents[node_id] = _Placed(
-                    self._ray, self._class, node_id, self._port_range
+                    self._ray, self._class, node_id, (self._port_range, self._niceness)
                 )
         try:
             placed.wait_until_up()
@@ -134,14 +141,14 @@ class RayNodes(Nodes):
 class _Placed:
     """One agent, on its way up or there."""
 
-    def __init__(self, ray: Any, actor: Any, node_id: str, ports: Tuple[int, int]) -> None:
+    def __init__(self, ray: Any, actor: Any, node_id: str, settings: Tuple[Any, ...]) -> None:
         self._ray = ray
         self._node_id = node_id
         self._lock = threading.Lock()
         self._is_up = False
         self._actor: Any = None
         self._class = actor
-        self._ports = ports
+        self._settings = settings
         self.is_gone = False
 
     def wait_until_up(self) -> None:
@@ -172,7 +179,7 @@ class _Placed:
                 max_concurrency=_CONCURRENT_CALLS,
                 name="castray-agent-{}-{:x}".format(self._node_id[:16], int(time.time() * 1000)),
                 scheduling_strategy=NodeAffinitySchedulingStrategy(self._node_id, soft=False),
-            ).remote(bundle.LOADER, bundle.pack(), node["NodeManagerAddress"], self._ports)
+            ).remote(bundle.LOADER, bundle.pack(), node["NodeManagerAddress"], *self._settings)
             self._get(self._actor.call.remote("hello", {}), START_SECONDS)
         except OrderRefusedError as refused:
             self.kill()

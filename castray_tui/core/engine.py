@@ -369,7 +369,7 @@ class Engine:
         from castray_tui.core.transfer.sessions import LocalSession  # noqa: PLC0415
 
         with contextlib.suppress(OSError):  # whoever needs it is told why
-            self._early_agent = await LocalSession.start()
+            self._early_agent = await LocalSession.start(self._settings.transfer.niceness)
 
     def door(self, cluster_key: str) -> ClusterDoor:
         """How agents are put on a connected cluster; NotFoundError where it is not connected."""

@@ -134,6 +134,10 @@ class SessionKeeper:
         self._listen(door.key, running)
         return running.session
 
+    def use_local(self, session: LocalSession) -> None:
+        """Takes this machine's agent process that was started already."""
+        self._local = asyncio.create_task(_started(session))
+
     def holds(self, cluster_key: str) -> bool:
         """Whether there is a session with a cluster, or one on its way."""
         return cluster_key in self._coordinators
@@ -182,7 +186,7 @@ class SessionKeeper:
     async def _local_session(self) -> LocalSession:
         task = self._local
         if task is None or (task.done() and (task.exception() or not task.result().is_open)):
-            task = self._local = asyncio.create_task(LocalSession.start())
+            task = self._local = asyncio.create_task(LocalSession.start(self._settings.niceness))
         session = await asyncio.shield(task)
         session.on_event = self._on_event
         session.on_closed = lambda: self._note_closed(LOCAL, None)
@@ -221,6 +225,10 @@ async def _clear_up(left: LeftJob) -> None:
     """Removes what a coordinator leaves behind; what stays is for the next castray there."""
     with contextlib.suppress(CastrayError):
         await delete_when_ended(left)
+
+
+async def _started(session: LocalSession) -> LocalSession:
+    return session
 
 
 async def _ready(coordinator: Coordinator) -> Coordinator:

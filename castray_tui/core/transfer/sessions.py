@@ -149,12 +149,17 @@ class LocalSession:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls) -> LocalSession:
-        """Starts the process, in a group of its own so that ctrl-c does not reach it."""
+    async def start(cls, niceness: int = 0) -> LocalSession:
+        """Starts the process, in a group of its own so that ctrl-c does not reach it.
+
+        Args:
+            niceness: How far it stands back for what else wants the processor.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "castray_tui.agent.local_process",
+            str(niceness),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

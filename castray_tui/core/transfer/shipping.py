@@ -81,6 +81,7 @@ def coordinator_config(key: CastrayKey, settings: TransferSettings) -> dict[str,
         "public_key": f"{key.public:x}",
         "idle_seconds": settings.agent_idle_seconds,
         "port_range": list(settings.port_range),
+        "niceness": settings.niceness,
     }
 
 
