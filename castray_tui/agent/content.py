@@ -248,6 +248,8 @@ class SourceContent(Content):
             self.fail(refusal.code, refusal.reason)
         except OSError as error:
             self.fail("source", os_reason(error, "the source"))
+        except Exception as error:  # Those that wait for this thread would wait for ever.
+            self.fail("source", "{}: {}".format(type(error).__name__, error)[:300])
 
     def _read_all(self) -> None:
         found = dict(self._skip)
