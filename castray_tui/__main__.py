@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Runs castray with the process's arguments and returns its exit code."""
+    # What is imported is no garbage; looking through it for some takes a tenth of the time until a
+    # transfer begins. Commands that run for longer switch collection on.
+    gc.disable()
     from castray_tui.cli.command_line import run  # noqa: PLC0415
 
     return run(sys.argv[1:], open_screen=_open_screen)

@@ -76,6 +76,19 @@ def test_each_target_has_its_rate_time_left_and_feeder() -> None:
     assert "18 s" in second.text
 
 
+def test_eighty_columns_have_room_for_all_of_it() -> None:
+    progress = TransferProgress()
+    progress.lines(transfer(), 0.0, 79, 23)
+    now = transfer(bytes_total=200_000_000)
+    now = with_target(now, 0, bytes=30_000_000, via=("local", "lab/head", "lab/10.0.0.0"))
+    line = progress.lines(now, 1.0, 79, 23)[1].text
+    assert line.startswith("ml/10.0.0.0:/data/model.bin")
+    assert "15 %" in line
+    assert "30.0 MB/s" in line
+    assert "5.7 s" in line
+    assert line.endswith("from lab/head")
+
+
 def test_verdicts_are_said_with_their_reason() -> None:
     now = with_target(transfer(), 0, verdict="verified", bytes=1000, seconds=2.0)
     now = with_target(now, 1, verdict="failed", reason="No space left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Coroutine, Sequence
 from typing import Any
@@ -32,6 +33,9 @@ def run_until_done(command: Coroutine[Any, Any, int], *, ends_with_terminal: boo
         for number in SIGNALS
         if ends_with_terminal or number != getattr(signal, "SIGHUP", None)
     )
+    # Off since the start of the process; what was made until now is there to stay.
+    gc.freeze()
+    gc.enable()
     return asyncio.run(_until_done(command, signals))
 
 

@@ -32,7 +32,7 @@ async def connect_named(engine: Engine, loaded: LoadedSettings, addresses: Itera
     parsed = [parse_address(text) for text in addresses]
     patterns = dict.fromkeys(each.cluster_pattern for each in parsed if not each.is_local)
     if any(each.is_local for each in parsed):
-        engine.expect_local_files()
+        await engine.expect_local_files()
     if not patterns:
         return
     has_wildcard = any(_WILDCARDS & set(pattern) for pattern in patterns)

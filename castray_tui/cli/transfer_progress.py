@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from castray_tui.cli.output import bytes_text, cell_width, seconds_text
@@ -11,9 +11,13 @@ from castray_tui.cli.transfer_text import good_count, target_address
 from castray_tui.core.models import Transfer, TransferTarget
 
 _RATE_WINDOW_SECONDS = 3.0
-_BAR_CELLS = 12
+_BAR_CELLS = 8
 _BAR_FROM_COLUMNS = 72
+_PERCENT_CELLS = len("100 %")
+_RATE_CELLS = len("99.9 MB/s")
+_LEFT_CELLS = len("100 min")
 _LEAST_LABEL_CELLS = 12
+_MOST_FEEDER_CELLS = len("from ") + 16
 
 Mood = Literal["plain", "good", "bad"]
 
@@ -91,8 +95,8 @@ class TransferProgress:
         chosen = sorted(order if len(order) <= room else order[: max(room - 1, 0)])
         labels = {index: target_address(transfer.targets[index]) for index in chosen}
         label_cells = min(
-            max((cell_width(label) for label in labels.values()), default=0),
-            max(_LEAST_LABEL_CELLS, width * 2 // 5),
+            _widest(labels.values()),
+            max(_LEAST_LABEL_CELLS, width - _figures_cells(transfer, chosen, width)),
         )
         for index in chosen:
             label = middle_cut(labels[index], label_cells)
@@ -116,23 +120,41 @@ class TransferProgress:
         parts: list[str] = []
         if total:
             share = _percent(target.bytes, total)
-            if width >= _BAR_FROM_COLUMNS:
-                full = min(int(share / 100.0 * _BAR_CELLS), _BAR_CELLS)
-                parts.append("█" * full + "░" * (_BAR_CELLS - full))
-            parts.append(f"{share:3.0f} %")
+            full = int(share / 100.0 * _BAR_CELLS)
+            bar = "█" * full + "░" * (_BAR_CELLS - full) + " "
+            parts.append(f"{bar if width >= _BAR_FROM_COLUMNS else ''}{share:3.0f} %")
         elif target.bytes:
             parts.append(bytes_text(target.bytes))
         if rate > 0 and transfer.state == "running":
-            parts.append(f"{bytes_text(rate)}/s".rjust(9))
+            parts.append(f"{bytes_text(rate)}/s".rjust(_RATE_CELLS))
             if total:
-                parts.append(seconds_text((total - target.bytes) / rate).rjust(6))
+                left = seconds_text((total - target.bytes) / rate)
+                parts.append(left.rjust(_LEFT_CELLS))
         if target.reason:
             parts.append(target.reason)
-        elif len(target.via) > 1:
-            parts.append(f"from {target.via[-2]}")
+        elif feeder := _feeder(target):
+            parts.append(feeder)
         if target.attempts > 1:
             parts.append(f"attempt {target.attempts}")
         return "  ".join(parts), "plain"
+
+
+def _feeder(target: TransferTarget) -> str:
+    """From whom a target gets its bytes; empty where that is not settled."""
+    return f"from {target.via[-2]}" if len(target.via) > 1 else ""
+
+
+def _figures_cells(transfer: Transfer, chosen: Sequence[int], width: int) -> int:
+    """What a line takes besides the target's address, the gaps included."""
+    cells = _PERCENT_CELLS + _RATE_CELLS + _LEFT_CELLS + 3 * len("  ")
+    if width >= _BAR_FROM_COLUMNS:
+        cells += _BAR_CELLS + 1
+    feeders = [_feeder(transfer.targets[index]) for index in chosen]
+    return cells + len("  ") + min(_widest(feeders), _MOST_FEEDER_CELLS)
+
+
+def _widest(texts: Iterable[str]) -> int:
+    return max((cell_width(text) for text in texts), default=0)
 
 
 def _ended(target: TransferTarget) -> tuple[str, Mood]:

@@ -33,7 +33,7 @@ from castray_tui.core.transfer.owner_lock import OwnerLock, is_owner_alive
 from castray_tui.core.transfer.planning import plan_transfer
 from castray_tui.core.transfer.selection import Selection, select, select_again
 from castray_tui.core.transfer.session_keeper import SessionKeeper
-from castray_tui.core.transfer.sessions import Session
+from castray_tui.core.transfer.sessions import LocalSession, Session
 from castray_tui.core.transfer.work import Work
 
 Json = dict[str, Any]
@@ -107,10 +107,9 @@ class TransferService:
         """
         return await self._keeper.meet(contact)
 
-    async def start_local_agent(self) -> None:
-        """Starts the agent process of this machine, which a transfer will need soon."""
-        with contextlib.suppress(CastrayError, OSError):  # whoever needs it is told why
-            await self._keeper.session(LOCAL)
+    def use_local_agent(self, session: LocalSession) -> None:
+        """Takes the agent process of this machine that was started already, and will end it."""
+        self._keeper.use_local(session)
 
     # --- beginning ----------------------------------------------------------------------------
 
