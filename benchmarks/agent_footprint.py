@@ -216,7 +216,7 @@ async def measure_going(figures: Figures, cluster: OwnCluster, folder: Path) -> 
     source = folder / "small.bin"
     write_random(source, MIB)
     command, environment = castray_command(cluster, folder)
-    environment["CASTRAY_TRANSFER_AGENT_IDLE_TIME"] = f"{IDLE_TIME_SECONDS:g}s"
+    environment["CASTRAY_TRANSFER_AGENT_IDLE_TIME"] = f"{IDLE_TIME_SECONDS:g}"
     # At this rate it would take a minute: castray is killed amid it, and the transfer goes on.
     source_node = (await node_ids(cluster, folder))[0]
     castray = subprocess.Popen(

@@ -247,9 +247,14 @@ class HostCluster:
         """Starts a raylet on a host, for the first time or again.
 
         Raises:
-            RuntimeError: Ray could not be started.
+            RuntimeError: Ray could not be started, not at a second attempt either.
         """
-        self._start_ray(host, f"--address={self.gcs_address}")
+        try:
+            self._start_ray(host, f"--address={self.gcs_address}")
+        except RuntimeError:
+            # On a busy machine Ray's own time-outs are short now and then.
+            _end(host.process_ids)
+            self._start_ray(host, f"--address={self.gcs_address}")
 
     def raylet_pid(self, host: Host) -> int | None:
         """The raylet of a host; None where none runs."""
