@@ -60,6 +60,7 @@ class Feed:
         self._damages = 0
         self._sent_bytes = 0
         self._taken_bytes = 0
+        self._taken_chunks = 0
         self._at = 0
         self._last_sent = 0.0
         self._fd = -1
@@ -231,6 +232,9 @@ class Feed:
         at = int(answer["want"])
         if not 0 <= at <= content.layout.chunk_count:
             raise wire.WireError("a chunk was asked for that there is not")
+        if at > self._taken_chunks:
+            self._taken_chunks = at
+            self._note_use()
         member.note_position(self.index, at)
         if answer.get("check") is not None and self._wait_for(channel, at + 1):
             first = content.layout.segments(at)[0]
@@ -347,11 +351,14 @@ class Feed:
 
     def _note_progress(self, row: Json) -> None:
         row["sent"], row["feeder"] = self._sent_bytes, self._member.index
-        # Only what the child has checked says that the connection is of use.
         if row.get("bytes", 0) > self._taken_bytes:
             self._taken_bytes = row["bytes"]
-            self._lost_since = self._refused_since = None
-            self._damages = 0
+            self._note_use()
+
+    def _note_use(self) -> None:
+        """Only what the child has checked says that its connections are of use."""
+        self._lost_since = self._refused_since = None
+        self._damages = 0
 
 
 def below(rows: List[Json]) -> List[Json]:

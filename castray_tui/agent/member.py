@@ -327,9 +327,7 @@ class Member:
                 if self._feeder is channel:
                     self._feeder = None
                     if not self._is_done():
-                        threading.Thread(
-                            target=self._seek_feeder, name="castray-orphan", daemon=True
-                        ).start()
+                        self._start_to_seek(_ORPHAN_SECONDS)
 
     def _be_fed(self, channel: wire.Channel, content: Intake, opening: Json) -> None:
         # Whoever fed this target before has been hung up on, but may not have let go yet.
@@ -450,12 +448,18 @@ class Member:
 
     def seek(self, endpoints: List[Any]) -> None:
         """Dials a feeder that waits for this target, until it has been fed by somebody."""
-        self._feeder_endpoints = endpoints
+        with self._lock:
+            if self._feeder is None:
+                self._feeder_endpoints = endpoints
+                self._start_to_seek(0.0)
+
+    def _start_to_seek(self, pause_seconds: float) -> None:
+        arguments = (pause_seconds, self._fed_times)
         threading.Thread(
-            target=self._seek_feeder, args=(0.0,), name="castray-seek", daemon=True
+            target=self._seek_feeder, args=arguments, name="castray-orphan", daemon=True
         ).start()
 
-    def _seek_feeder(self, pause_seconds: float = _ORPHAN_SECONDS) -> None:
+    def _seek_feeder(self, pause_seconds: float, fed_times: int) -> None:
         """Dials those above, one after another, until somebody feeds this target again."""
         assert isinstance(self.content, Intake)  # noqa: S101  (the source has no feeder to lose)
         began = time.monotonic()
@@ -463,14 +467,15 @@ class Member:
             time.sleep(pause_seconds)
             pause_seconds = min(max(pause_seconds * 2, 0.1), 1.0)
             with self._lock:
-                if self._feeder is not None or self._is_done():
+                # Who was fed since then and lost that feeder too has another thread that seeks.
+                if self._fed_times != fed_times or self._is_done():
                     return
                 places = [self._feeder_endpoints, *self._above]
             for endpoints in places:
                 if endpoints and self._dial_feeder_once(endpoints):
                     return
         with self._lock:
-            if self._feeder is None and not self.is_stopping:
+            if self._fed_times == fed_times and not self.is_stopping:
                 self.content.give_up("lost", "the connection to who fed it was lost")
                 self._stop_feeds()
 
