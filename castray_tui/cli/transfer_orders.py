@@ -37,8 +37,7 @@ def run_order(arguments: argparse.Namespace, order: Order) -> int:
 
 async def _give(arguments: argparse.Namespace, loaded: LoadedSettings, order: Order) -> int:
     ui = loaded.settings.ui
-    async with engine_of(loaded.settings) as engine:
-        await engine.find_out_about_left()
+    async with engine_of(loaded.settings, for_transfer=True) as engine:
         transfer = await engine.transfer(arguments.id)
         if transfer.state in ENDED:
             print_message(f"castray: Transfer {transfer.id} has ended already: {transfer.state}")
@@ -60,23 +59,20 @@ def run_again(arguments: argparse.Namespace, begin: Order) -> int:
 
 async def _again(arguments: argparse.Namespace, loaded: LoadedSettings, begin: Order) -> int:
     ui = loaded.settings.ui
-    async with engine_of(loaded.settings) as engine:
-        await engine.find_out_about_left()
+    async with engine_of(loaded.settings, for_transfer=True) as engine:
         transfer = await engine.transfer(arguments.id)
-        if transfer.state == "paused":
-            transfer = await engine.unpause_transfer(transfer.id)
-        is_ours = transfer.state in ENDED
         if transfer.state == "done":
             print_message(f"castray: Nothing is left to send: {transfer.id} is done")
-        elif is_ours:
-            await connect_named(engine, loaded, _addresses(transfer))
-            transfer = await begin(engine, transfer.id)
-        if transfer.state in ENDED:
             ended = transfer
-        elif is_ours:
-            ended = await follow_or_cancel(engine, transfer.id, ui, as_json=arguments.json)
         else:
-            ended = await _look_on(engine, transfer, loaded)
+            if transfer.state in ENDED:
+                await connect_named(engine, loaded, _addresses(transfer))
+            if transfer.state == "paused" or not engine.is_run_elsewhere(transfer.id):
+                transfer = await begin(engine, transfer.id)
+            if engine.is_run_elsewhere(transfer.id):
+                ended = await _look_on(engine, transfer, loaded)
+            else:
+                ended = await follow_or_cancel(engine, transfer.id, ui, as_json=arguments.json)
     print_transfer(ended, as_json=arguments.json, ascii_only=ui.ascii)
     return EXIT_CODES[ended.state]
 

@@ -419,6 +419,10 @@ class Engine:
         """Sends again, under the same ID, to the targets that failed, and to no others."""
         return await self._control().go_on(transfer_id, only_failed=True)
 
+    def is_run_elsewhere(self, transfer_id: str) -> bool:
+        """Whether another castray sees a transfer through now."""
+        return self._service().is_run_elsewhere(transfer_id)
+
     def _control(self) -> TransferControl:
         service = self._service()
         if self._control_made is None:
