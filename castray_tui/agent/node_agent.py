@@ -113,16 +113,11 @@ class NodeAgent:
                     self._last_active = time.monotonic()
 
     def close(self) -> None:
-        """Stops listening and cancels what runs."""
+        """Hangs up everywhere and removes what is not whole here; others keep what they have."""
         if self._listener is not None:
             self._listener.close()
         with self._lock:
             members = [member for known in self._transfers.values() for member in known.members()]
-        for member in members:
-            member.cancel("castray has ended")
-        deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and not all(_is_over(member) for member in members):
-            time.sleep(0.02)
         for member in members:
             member.stop()
 
@@ -515,12 +510,6 @@ class NodeAgent:
 def _meet(meeting: bridge.Bridge, side: str, channel: wire.Channel) -> None:
     with contextlib.closing(channel), contextlib.suppress(OSError, wire.WireError):
         meeting.arrive(side, channel)
-
-
-def _is_over(member: Member) -> bool:
-    if isinstance(member.content, Intake):
-        return member.content.verdict is not None
-    return bool(member.status()["done"])
 
 
 def _digest_of(found: Scan, number: int) -> str:
