@@ -12,14 +12,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from castray_tui.agent.node_agent import OrderRefusedError
+from castray_tui.agent.refusals import OrderRefusedError
 
 Json = dict[str, Any]
 
 _PROGRAM = """
 import json, sys
 from castray_tui.agent import wire
-from castray_tui.agent.node_agent import NodeAgent, OrderRefusedError
+from castray_tui.agent.node_agent import NodeAgent
+from castray_tui.agent.refusals import OrderRefusedError
 wire.SILENCE_SECONDS, wire.PING_SECONDS = json.loads(sys.argv[1])
 agent = NodeAgent("127.0.0.1", (0, 0))
 for line in sys.stdin:

@@ -27,25 +27,34 @@ LOOPBACK_COPY = """
 import os, sys, time
 from castray_agent.node_agent import NodeAgent
 source, target = sys.argv[1:]
-agent = NodeAgent("127.0.0.1", (0, 0))
-probe = agent.call("probe", {"path": source, "roots": []})
+agents = [NodeAgent("127.0.0.1", (0, 0)) for _ in range(3)]
 transfer = {"transfer": "ab" * 16}
-plan = agent.call("plan", dict(path=target, source=probe, overwrite="if-different", roots=[],
-                               reserve_bytes=0))
-assert plan["action"] == "send", plan
-hello = agent.call("allow", dict(transfer, secret="11" * 32, targets=[dict(
-    index=0, path=target, size=probe["size"], overwrite="if-different", reserve_bytes=0,
-    part_id="x")]))
-names = ("size", "mtime_ns", "inode", "device", "machine")
-agent.call("send", dict(transfer, path=source, signature={name: probe[name] for name in names},
-    mode=probe["mode"], chunk_bytes=65536, rate_limit=0,
-    targets=[{"index": 0, "hops": [{"mode": "dial", "endpoints": hello["endpoints"]}]}]))
+found = agents[0].call("scan", dict(transfer, paths=[source], roots=[], links="keep", include=[],
+                                    exclude=[]))
+secret = dict(transfer, secret="11" * 32)
+agents[0].call("allow", dict(secret, targets=[]))
+tree = []
+for index in range(2):
+    path = target + str(index)
+    order = dict(path=path, manifest=found["manifest"], overwrite="if-different", roots=[],
+                 reserve_bytes=0, index=index, machine=found["machine"], device=found["device"],
+                 inode=found["inode"])
+    plan = agents[index + 1].call("plan", dict(order, **transfer))
+    assert plan["action"] == "send", plan
+    hello = agents[index + 1].call("allow", dict(
+        secret, manifest=found["manifest"], chunk_bytes=65536, targets=[dict(
+            index=index, path=path, overwrite="if-different", roots=[], reserve_bytes=0,
+            part_id="x%d" % index, skip=[], skip_digests={})]))
+    tree.append(dict(index=index, parent=index - 1, mode="dial", endpoints=hello["endpoints"]))
+agents[0].call("send", dict(transfer, token=found["token"], chunk_bytes=65536, rate_limit=0,
+    link_rate_limit=0, patience_seconds=5, skip={}, tree=tree))
 while True:
-    status = agent.call("status", transfer)
+    status = agents[0].call("status", dict(transfer, wait=True))
     if status["done"]:
         break
-    time.sleep(0.01)
-assert status["targets"][0]["verdict"] == "verified", status
+assert [row["verdict"] for row in status["targets"]] == ["verified"] * 2, status
+for agent in agents:
+    agent.close()
 print("verified by", sys.version.split()[0])
 """
 
@@ -67,9 +76,7 @@ def test_imports_the_standard_library_ray_and_itself(path: Path) -> None:
     assert foreign == set()
 
 
-def copies(python: str, tmp_path: Path) -> str:
-    source = tmp_path / "src"
-    source.write_bytes(b"x" * 200_000)
+def copies(python: str, tmp_path: Path, source: Path) -> str:
     done = subprocess.run(
         [python, "-I", "-c", bundle.program(LOOPBACK_COPY), str(source), str(tmp_path / "dst")],
         capture_output=True,
@@ -79,12 +86,41 @@ def copies(python: str, tmp_path: Path) -> str:
         cwd="/",
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "dst").read_bytes() == source.read_bytes()
+    assert "Traceback" not in done.stderr
+    assert "ResourceWarning" not in done.stderr
     return done.stdout
 
 
+def copies_a_file_and_a_tree(python: str, tmp_path: Path) -> str:
+    """From a source through a relay to a leaf."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(700_000))
+    said = copies(python, tmp_path, file)
+    tree = tmp_path / "tree"
+    (tree / "folder").mkdir(parents=True)
+    (tree / "folder" / "large").write_bytes(os.urandom(300_000))
+    for number in range(50):
+        (tree / f"small{number}").write_bytes(b"x" * number)
+    (tree / "link").symlink_to("folder/large")
+    (tmp_path / "trees").mkdir()
+    copies(python, tmp_path / "trees", tree)
+    for index in range(2):
+        assert (tmp_path / f"dst{index}").read_bytes() == file.read_bytes()
+        arrived = tmp_path / "trees" / f"dst{index}"
+        assert _content(arrived) == _content(tree)
+    return said
+
+
+def _content(tree: Path) -> dict[str, object]:
+    return {
+        str(path.relative_to(tree)): path.readlink() if path.is_symlink() else path.read_bytes()
+        for path in tree.rglob("*")
+        if not path.is_dir()
+    }
+
+
 def test_copies_from_memory_alone(tmp_path: Path) -> None:
-    assert "verified" in copies(sys.executable, tmp_path)
+    assert "verified" in copies_a_file_and_a_tree(sys.executable, tmp_path)
 
 
 @pytest.mark.parametrize("version", ["3.8", "3.9", "3.12", "3.13"])
@@ -92,7 +128,7 @@ def test_copies_under_other_pythons(version: str, tmp_path: Path) -> None:
     python = next((path for path in _pythons(version) if _runs(path)), None)
     if python is None:
         pytest.skip(f"Python {version} is not on this machine")
-    assert f"verified by {version}." in copies(python, tmp_path)
+    assert f"verified by {version}." in copies_a_file_and_a_tree(python, tmp_path)
 
 
 def _pythons(version: str) -> Iterator[str]:

@@ -17,8 +17,9 @@ from agent_lab import Leg, verdicts
 from agent_processes import AgentProcess, Meddler
 
 from castray_tui.agent import node_agent, wire
-from castray_tui.agent.node_agent import NodeAgent, OrderRefusedError
+from castray_tui.agent.node_agent import NodeAgent
 from castray_tui.agent.part_file import PartFile
+from castray_tui.agent.refusals import OrderRefusedError
 
 Json = dict[str, Any]
 MIB = 1024 * 1024

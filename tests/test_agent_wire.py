@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import socket
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -167,26 +167,61 @@ def pair() -> tuple[wire.Channel, wire.Channel, socket.socket, socket.socket]:
     return one, other, left, right
 
 
-def test_a_chunk_arrives_where_it_belongs_and_damage_is_seen() -> None:
+def take(channel: wire.Channel) -> tuple[wire.ChunkHead, bytes]:
+    """A chunk with its payload."""
+    head = channel.receive()
+    assert isinstance(head, wire.ChunkHead)
+    payload = bytearray(0 if head.is_hole else head.length)
+    wire.receive_exactly(channel.sock, memoryview(payload))
+    return head, bytes(payload)
+
+
+def test_chunks_arrive_with_their_heads_from_memory_files_and_holes(tmp_path: Path) -> None:
     one, other, _, _ = pair()
-    content = memoryview(bytearray(os.urandom(100_000)))
+    content = os.urandom(1_000_000)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    fd = os.open(path, os.O_RDONLY)
 
-    def receive() -> object:
-        return other.receive(lambda length: memoryview(bytearray(length)))
+    def send() -> None:
+        one.send_chunk(7, b"head", memoryview(content))
+        one.send_chunk_of_file(8, b"another", fd, 1000, 500_000)
+        one.send_hole(9, b"", 4096)
+        one.send_chunk(10, b"empty", memoryview(b""))
+        one.send({"that": "was all"})
 
-    sender = threading.Thread(target=one.send_data, args=(7, content, zlib.crc32(content)))
+    sender = threading.Thread(target=send)
     sender.start()
-    received = receive()
+    assert take(other) == (wire.ChunkHead(7, b"head", 1_000_000, False), content)
+    assert take(other) == (wire.ChunkHead(8, b"another", 500_000, False), content[1000:501_000])
+    assert take(other) == (wire.ChunkHead(9, b"", 4096, True), b"")
+    assert take(other) == (wire.ChunkHead(10, b"empty", 0, False), b"")
+    assert other.receive_message() == {"that": "was all"}
     sender.join()
-    assert isinstance(received, tuple)
-    assert received[0] == 7
-    assert received[1] == content
+    os.close(fd)
 
-    sender = threading.Thread(target=one.send_data, args=(7, content, zlib.crc32(content) ^ 1))
-    sender.start()
-    with pytest.raises(wire.WireError, match="damaged"):
-        receive()
-    sender.join()
+
+def test_a_file_that_became_shorter_is_noticed_while_it_is_sent(tmp_path: Path) -> None:
+    one, _, _, _ = pair()
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1000))
+    fd = os.open(path, os.O_RDONLY)
+    with pytest.raises(wire.ShortFileError):
+        one.send_chunk_of_file(0, b"", fd, 0, 2000)
+    os.close(fd)
+
+
+def test_a_head_that_was_changed_is_refused() -> None:
+    """The payload is held to the digests in the head by whoever takes it in."""
+    sealer = wire.Sealer(b"a" * 32)
+    for at in (1, 5, 13, 17, 20, wire.PREFIX_BYTES):
+        _, other, left, _ = pair()
+        frame = bytearray(sealer.prefix(wire.KIND_CHUNK, 4, 7, b"digest") + b"digest")
+        sealer = wire.Sealer(b"a" * 32)
+        frame[at + 3 if at < 17 else at] ^= 1
+        left.sendall(frame + b"load" + bytes(600))
+        with pytest.raises(wire.WireError):
+            other.receive()
 
 
 def test_forged_repeated_and_swapped_frames_are_refused() -> None:
@@ -201,14 +236,66 @@ def test_forged_repeated_and_swapped_frames_are_refused() -> None:
 
 
 def test_a_frame_of_any_size_is_not_believed() -> None:
-    _, other, left, _ = pair()
-    left.sendall(struct.pack("!BIQI", wire.KIND_JSON, 1 << 31, 0, 0) + bytes(wire.MAC_BYTES))
-    with pytest.raises(wire.WireError, match="size"):
-        other.receive_message()
+    for header in (
+        (wire.KIND_JSON, 0, 0, 1 << 31),
+        (wire.KIND_JSON, 1, 0, 10),
+        (wire.KIND_CHUNK, wire.CHUNK_LIMIT_BYTES + 1, 0, 36),
+        (wire.KIND_CHUNK, 10, 0, wire.CHUNK_HEAD_LIMIT_BYTES + 1),
+        (wire.KIND_HOLE, 1 << 31, 0, 36),
+        (77, 0, 0, 10),
+    ):
+        _, other, left, _ = pair()
+        left.sendall(wire.HEADER.pack(*header) + bytes(wire.MAC_BYTES))
+        with pytest.raises(wire.WireError, match="size"):
+            other.receive()
     one, other, _, _ = pair()
-    one.send({"text": "x" * wire.DATA_JSON_LIMIT_BYTES})
+    message = {"text": "x" * wire.DATA_JSON_LIMIT_BYTES}
+
+    def send() -> None:
+        with contextlib.suppress(OSError):  # The other side hangs up.
+            one.send(message)
+
+    sender = threading.Thread(target=send)
+    sender.start()
     with pytest.raises(wire.WireError, match="size"):
         other.receive_message()
+    other.close()
+    sender.join()
+
+
+@pytest.mark.parametrize("said", [b"[" * 100_000, b"\xff", b"{", b"[1]", b"null"])
+def test_a_message_that_is_none_is_refused(said: bytes) -> None:
+    _, other, left, _ = pair()
+    left.sendall(wire.Sealer(b"a" * 32).prefix(wire.KIND_JSON, 0, 0, said) + said)
+    with pytest.raises(wire.WireError):
+        other.receive_message()
+
+
+def test_a_chunk_is_no_message() -> None:
+    one, other, _, _ = pair()
+    one.send_hole(0, b"", 10)
+    with pytest.raises(wire.WireError, match="message"):
+        other.receive_message()
+
+
+def test_a_listener_survives_running_out_of_descriptors(listener: Listener) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept = []
+    client = socket.socket()
+    highest = max(int(fd.name) for fd in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 4, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+        client.connect(("127.0.0.1", listener.port))
+        time.sleep(0.3)  # It tries to accept this one, and cannot.
+    finally:
+        for fd in kept:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wire.dial(endpoint(listener), KEY, wire.DATA, IDENTITY).close()
+    client.close()
 
 
 def test_the_group_is_the_one_of_rfc_7919() -> None:
