@@ -355,6 +355,30 @@ def test_completion_is_a_script_that_bash_accepts() -> None:
     checked = subprocess.run(["bash", "-n"], input=script.out, text=True, check=False)
     assert checked.returncode == 0
     assert "discover" in script.out
+    assert "--link-rate-limit" in script.out
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        (["castray", "resu"], ["resume"]),
+        (["castray", "cp", "--over"], ["--overwrite"]),
+        (["castray", "cp", "./loc"], ["./local.bin"]),
+        (["castray", "transfers", "--state", "part"], ["partial"]),
+    ],
+)
+def test_bash_completes_commands_options_and_files(
+    words: list[str], completed: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "local.bin").touch()
+    (tmp_path / "script").write_text(castray("completion", "bash").out)
+    asked = (
+        f"source {tmp_path}/script; COMP_WORDS=({' '.join(words)}); "
+        f"COMP_CWORD={len(words) - 1}; $(complete -p castray | sed 's/.*-F //; s/ .*//') castray "
+        f"{words[-1]} {words[-2]}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == completed, done.stderr
 
 
 def test_doctor_examines_the_surroundings() -> None:
@@ -451,6 +475,25 @@ def test_watching_prints_one_object_a_line_until_a_signal(number: int, code: int
     assert errors == ""
     assert [line["count"] for line in lines] == [1, 1]
     assert lines[0]["time"] < lines[1]["time"]
+
+
+def test_a_transfer_to_agents_that_run_imports_nothing_that_it_does_not_need() -> None:
+    """The goal is 0.3 s from the command to the first byte; imports are most of them."""
+    program = (
+        "import sys\n"
+        "import castray_tui.cli.cp, castray_tui.core.reunion\n"
+        "import castray_tui.core.transfer.service, castray_tui.core.transfer_control\n"
+        "print(' '.join(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    imported = set(done.stdout.split())
+    core = "castray_tui.core"
+    needless = {"ray", "textual", "rich", "httpx", "psutil", "shtab", "tomli", "importlib.metadata"}
+    needless |= {f"{core}.connections", f"{core}.discovery.run", f"{core}.monitor"}
+    needless |= {f"{core}.ray_api.http", f"{core}.local_node", "castray_tui.agent.node_agent"}
+    assert not imported & needless
 
 
 def test_discover_imports_nothing_it_does_not_need() -> None:

@@ -103,8 +103,10 @@ def add_common_options(parser: argparse.ArgumentParser, *, at_the_top: bool) -> 
         return value if at_the_top else argparse.SUPPRESS
 
     group = parser.add_argument_group("options of every command")
-    group.add_argument(
-        "--config", metavar="PATH", default=default(None), help="the configuration file to read"
+    complete_files(
+        group.add_argument(
+            "--config", metavar="PATH", default=default(None), help="the configuration file to read"
+        )
     )
     group.add_argument(
         "--json",
@@ -130,6 +132,14 @@ def add_common_options(parser: argparse.ArgumentParser, *, at_the_top: bool) -> 
         default=default(False),
         help="show the traceback of an error",
     )
+
+
+def complete_files(action: argparse.Action) -> None:
+    """Has shells complete names of files for an argument.
+
+    What shtab looks for, in its words; shtab itself is imported for nothing but the script.
+    """
+    action.__dict__["complete"] = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
 def port_range(text: str) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
-from castray_tui.cli.arguments import bytes_per_second, positive_count
+from castray_tui.cli.arguments import bytes_per_second, complete_files, positive_count
 from castray_tui.cli.fleet_session import engine_of
 from castray_tui.cli.following import follow_or_cancel, print_route, print_transfer
 from castray_tui.cli.output import print_json, print_line, print_table
@@ -29,13 +29,14 @@ from castray_tui.core.wire_format import plan_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``castray cp``."""
-    parser.add_argument(
+    addresses = parser.add_argument(
         "addresses",
         metavar="SOURCE... TARGET",
         nargs="+",
         help="a path here, or CLUSTER/NODE:PATH; the last one is the target. Wildcards name "
         "several nodes ('ml/*:/data/'); a path that ends in / is a folder to put the source into",
     )
+    complete_files(addresses)
     parser.add_argument(
         "--to", metavar="TARGET", action="append", default=[], help="one more target (repeatable)"
     )

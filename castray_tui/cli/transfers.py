@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import get_args
 
-from castray_tui.cli.arguments import positive_count
+from castray_tui.cli.arguments import complete_files, positive_count
 from castray_tui.cli.fleet_session import engine_of
 from castray_tui.cli.following import print_transfer
 from castray_tui.cli.output import print_json, print_line, print_message, print_table
@@ -64,9 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_count,
         help=f"the newest N (default: {_DEFAULT_LIMIT}, with --export all)",
     )
-    parser.add_argument(
+    export = parser.add_argument(
         "--export", metavar="FILE", help="write them as JSON to this file, - for standard output"
     )
+    complete_files(export)
 
 
 def run(arguments: argparse.Namespace) -> int:
