@@ -212,7 +212,7 @@ def test_what_was_cancelled_is_resumed_and_what_failed_is_retried(
     blocked.write_text("a file where a folder should be")
     targets = (f"lab/head:{tmp_path}/good/", "--to", f"lab/head:{blocked}/x")
     partial = castray("cp", str(source), *targets, "--json")
-    assert partial.code == 3, partial.err
+    assert partial.code == 3, partial.out
     blocked.unlink()
     again = castray("retry", partial.json["id"], "--json")
     assert again.code == 0, again.err

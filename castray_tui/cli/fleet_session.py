@@ -62,28 +62,36 @@ async def connect_to(
         ConfigError: External clusters are switched off, and yet one was named.
     """
     settings = loaded.settings
-    if not settings.external_cluster.enabled:
-        if addresses:
-            raise ConfigError(
-                "external_cluster.enabled is false "
-                f"({loaded.origins['external_cluster.enabled']}), so nothing is connected to",
-                remedy="Set it to true",
-            )
-        return []
     if addresses:
+        refuse_unless_enabled(loaded)
         if any(_CLUSTER_NAME.fullmatch(address) for address in addresses):
             await engine.discover()
-        return await _connect_each(engine, addresses)
+        return await connect_each(engine, addresses)
+    if not settings.external_cluster.enabled:
+        return []
     named = [cluster.name for cluster in settings.clusters]
     if settings.ray_cluster.address != "auto":
         named.append(settings.ray_cluster.address)
     await engine.discover(connect=True)
-    failures = await _connect_each(engine, named)
+    failures = await connect_each(engine, named)
     await first_answers(engine, settings)
     return failures
 
 
-async def _connect_each(engine: Engine, addresses: Sequence[str]) -> list[Failure]:
+def refuse_unless_enabled(loaded: LoadedSettings) -> None:
+    """Raises ConfigError where external clusters are switched off."""
+    if not loaded.settings.external_cluster.enabled:
+        raise ConfigError(
+            "external_cluster.enabled is false "
+            f"({loaded.origins['external_cluster.enabled']}), so nothing is connected to",
+            remedy="Set it to true",
+        )
+
+
+async def connect_each(engine: Engine, addresses: Sequence[str]) -> list[Failure]:
+    """Connects to addresses, and to names of clusters that are configured or were discovered, side
+    by side; those that could not be connected to."""
+
     async def connect(address: str) -> Failure | None:
         try:
             await engine.connect(address)

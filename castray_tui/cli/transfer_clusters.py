@@ -7,7 +7,12 @@ from collections.abc import Iterable, Sequence
 
 from castray_tui.cli import failures as told
 from castray_tui.cli.arguments import nearest
-from castray_tui.cli.fleet_session import Failure, connect_to, first_answers
+from castray_tui.cli.fleet_session import (
+    Failure,
+    connect_each,
+    first_answers,
+    refuse_unless_enabled,
+)
 from castray_tui.core.config_loading import LoadedSettings
 from castray_tui.core.engine import Engine
 from castray_tui.core.errors import UnreachableError
@@ -35,31 +40,46 @@ async def connect_named(engine: Engine, loaded: LoadedSettings, addresses: Itera
         await engine.expect_local_files()
     if not patterns:
         return
-    has_wildcard = any(_WILDCARDS & set(pattern) for pattern in patterns)
-    is_enabled = loaded.settings.external_cluster.enabled
-    if is_enabled and not has_wildcard and await engine.meet_again(patterns):
-        return
-    report = await engine.discover() if is_enabled else None
-    found = [cluster.name for cluster in report.clusters] if report is not None else []
-    known = sorted({*found, *(cluster.name for cluster in loaded.settings.clusters)})
+    chosen: dict[str, bool] = {}
+    configured = {cluster.name for cluster in loaded.settings.clusters}
+    if not any(_WILDCARDS & set(pattern) for pattern in patterns):
+        if loaded.settings.external_cluster.enabled and await engine.meet_again(patterns):
+            return
+        if configured.issuperset(patterns):
+            chosen = dict.fromkeys(patterns, True)
+    if not chosen:
+        chosen = _chosen(patterns, configured | await _found(engine, loaded))
+    refuse_unless_enabled(loaded)
+    failed = await connect_each(engine, list(chosen))
+    _refuse_if_needed(failed, chosen)
+    await first_answers(engine, loaded.settings)
+
+
+async def _found(engine: Engine, loaded: LoadedSettings) -> set[str]:
+    if not loaded.settings.external_cluster.enabled:
+        return set()
+    return {cluster.name for cluster in (await engine.discover()).clusters}
+
+
+def _chosen(patterns: Iterable[str], known: set[str]) -> dict[str, bool]:
+    """The clusters that are meant, and whether each is named outright."""
     chosen: dict[str, bool] = {}
     for pattern in patterns:
         names = (
             [pattern]
             if pattern in known
-            else [name for name in known if fnmatch.fnmatchcase(name, pattern)]
+            else [name for name in sorted(known) if fnmatch.fnmatchcase(name, pattern)]
         )
         if not names:
+            shown = ", ".join(sorted(known))
             raise UnreachableError(
                 f"No cluster named {pattern!r} is found",
                 remedy=nearest(pattern, known)
-                + (f"Found are: {', '.join(known)}" if known else "See `castray doctor`"),
+                + (f"Found are: {shown}" if known else "See `castray doctor`"),
             )
         for name in names:
             chosen[name] = chosen.get(name, False) or name == pattern
-    failed = await connect_to(engine, loaded, list(chosen))
-    _refuse_if_needed(failed, chosen)
-    await first_answers(engine, loaded.settings)
+    return chosen
 
 
 def _refuse_if_needed(failed: Sequence[Failure], chosen: dict[str, bool]) -> None:
