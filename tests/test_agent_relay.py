@@ -224,7 +224,6 @@ def test_a_bridge_joins_two_that_cannot_reach_each_other(
     secret = {"transfer": leg.transfer, "secret": leg.secret.hex(), "targets": []}
     feeder = leg.source.call("allow", secret)
     middle.call("allow", secret)
-    leg.send([leg.row(0, mode="await", endpoints=[])])
     middle.call(
         "bridge",
         {
@@ -235,6 +234,8 @@ def test_a_bridge_joins_two_that_cannot_reach_each_other(
             "taker": target["endpoints"],
         },
     )
+    time.sleep(0.1)  # The bridge stands before there is anything to send.
+    leg.send([leg.row(0, mode="await", endpoints=[])])
     status = leg.ended()
     middle.close()
     assert verdicts(status) == ["verified"]

@@ -16,7 +16,7 @@ from . import wire
 
 FEEDER = "feeder"
 TAKER = "taker"
-_MEET_SECONDS = 30.0
+MEET_SECONDS = 30.0
 _COPY_BYTES = 256 * 1024
 
 
@@ -38,7 +38,7 @@ class Bridge:
             # The feeder's thread does the work; this one only keeps the connection.
             waiting = _Waiting(channel)
             self._takers.put(waiting)
-            if not waiting.is_met.wait(_MEET_SECONDS):
+            if not waiting.is_met.wait(MEET_SECONDS):
                 with self._lock:
                     waiting.has_left = not waiting.is_met.is_set()
             if not waiting.has_left:
@@ -56,7 +56,7 @@ class Bridge:
 
     def _met_taker(self) -> Optional[_Waiting]:
         """The next taker that still waits, None where none comes in time."""
-        deadline = time.monotonic() + _MEET_SECONDS
+        deadline = time.monotonic() + MEET_SECONDS
         while True:
             try:
                 taker = self._takers.get(timeout=max(deadline - time.monotonic(), 0.0))
@@ -111,6 +111,6 @@ def wait_until_joined(channel: wire.Channel) -> None:
     Raises:
         OSError, WireError: It did not come.
     """
-    channel.sock.settimeout(_MEET_SECONDS)
+    channel.sock.settimeout(MEET_SECONDS)
     if "joined" not in channel.receive_message():
         raise wire.WireError("a bridge that makes no sense")

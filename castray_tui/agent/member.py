@@ -472,34 +472,43 @@ class Member:
                     return
                 places = [self._feeder_endpoints, *self._above]
             for endpoints in places:
-                if endpoints and self._dial_feeder_once(endpoints):
+                if endpoints and self._dial_feeder_once(endpoints, fed_times):
                     return
         with self._lock:
             if self._fed_times == fed_times and not self.is_stopping:
                 self.content.give_up("lost", "the connection to who fed it was lost")
                 self._stop_feeds()
 
-    def _dial_feeder_once(self, endpoints: List[Any]) -> bool:
+    def _dial_feeder_once(self, endpoints: List[Any], fed_times: int) -> bool:
         """Whether somebody there fed this target, however that ended."""
         try:
             channel = self.dial(endpoints, wire.HANDSHAKE_SECONDS)
         except (OSError, wire.WireError):
             return False
-        fed_before = self._fed_times
         try:
-            channel.send({"role": "taker", "index": self.index, "epoch": max(self._epoch, 0)})
-            self.serve_feeder(channel, endpoints)
-        except (OSError, ValueError, wire.WireError):
+            # Another may have begun to feed it while somebody who hung was dialed.
+            if self._fed_times == fed_times:
+                channel.send({"role": "taker", "index": self.index, "epoch": max(self._epoch, 0)})
+                self.serve_feeder(channel, endpoints)
+        except (OSError, wire.WireError, ValueError, LookupError, TypeError):
             pass  # If it had been fed, another thread seeks from now on.
         finally:
             channel.close()
-        return self._fed_times != fed_before or self._is_done()
+        return self._fed_times != fed_times or self._is_done()
+
+    def can_feed(self, index: int) -> bool:
+        """Whether a target is one of those below, so that it may dial to be fed from here."""
+        with self._lock:
+            return index in self._rows
+
+    def _has_given_up(self) -> bool:
+        return isinstance(self.content, Intake) and self.content.verdict in ("failed", "cancelled")
 
     def accept_taker(self, channel: wire.Channel, hello: Json) -> bool:
         """Somebody dialed to be fed from here; returns when that is over, False if it cannot be."""
         index = int(hello["index"])
         with self._lock:
-            if self.is_stopping or self._feeds_nobody:
+            if self.is_stopping or self._feeds_nobody or self._has_given_up():
                 return False
             feed = next(
                 (one for one in self._feeds if one.index == index and not one.is_ended), None

@@ -31,6 +31,7 @@ _NEWS_SECONDS = 0.2
 _READ_AHEAD_BYTES = 32 * 1024 * 1024
 _PROBE_CHUNK_BYTES = 256 * 1024
 _KEPT_SCANS = 8
+_MEET_LOOK_SECONDS = 0.05
 
 
 class _Known:
@@ -266,6 +267,7 @@ class NodeAgent:
             channel = dial(endpoints, wire.HANDSHAKE_SECONDS)
             try:
                 channel.send({"role": "bridge", "bridge": meeting, "side": bridge.FEEDER})
+                channel.send({"ready": 1})
                 return self._across(channel, known, identity)
             except BaseException:
                 channel.close()
@@ -476,16 +478,28 @@ class NodeAgent:
             if meeting is not None:
                 meeting.arrive(hello["side"], channel)
         elif role == "tunnel" and hello["side"] == bridge.FEEDER:
-            across = self._across(channel, known, identity)
-            with contextlib.closing(across):
-                across.send({"role": "feeder", "index": hello["index"]})
-                for member in known.members():
-                    if member.accept_taker(across, {"index": hello["index"], "epoch": 0}):
-                        return
+            self._feed_across(channel, known, identity, int(hello["index"]))
         elif role == "tunnel":
             self._be_met(channel, known, identity)
         elif role == "probe":
             _answer_probe(channel, int(hello["bytes"]))
+
+    def _feed_across(
+        self, channel: wire.Channel, known: _Known, identity: bytes, index: int
+    ) -> None:
+        """The feeder's end of a bridge that dialed here, maybe before anything is to be sent."""
+        deadline = time.monotonic() + bridge.MEET_SECONDS
+        while True:
+            feeder = next((one for one in known.members() if one.can_feed(index)), None)
+            if feeder is not None:
+                break
+            if time.monotonic() > deadline:
+                return
+            time.sleep(_MEET_LOOK_SECONDS)
+        channel.send({"ready": 1})
+        with contextlib.closing(self._across(channel, known, identity)) as across:
+            across.send({"role": "feeder", "index": index})
+            feeder.accept_taker(across, {"index": index, "epoch": 0})
 
     def _be_met(self, channel: wire.Channel, known: _Known, identity: bytes) -> None:
         """The taker's end of a bridge: its feeder shakes hands through it."""
