@@ -31,6 +31,7 @@ from castray_tui.screens.transfer_request import (
     target_addresses,
     words_of,
 )
+from castray_tui.screens.widgets.place_text import place_label, row_label
 from castray_tui.screens.widgets.route_text import folded_route, route_text
 from castray_tui.screens.widgets.transfer_rates import TargetRates, TransferRates
 
@@ -528,6 +529,8 @@ async def test_gathering_names_each_rows_own_source() -> None:
         details = harness.app.screen
         assert isinstance(details, TransferDetails)
         assert len(details.targets.rows) == 2
+        assert "ml/head → local" in harness.text()
+        assert "ml/10.0.0.2 → local" in harness.text()
         assert "from ml/head:/x" in harness.text()
         await pilot.press("j")
         await pilot.pause()
@@ -621,3 +624,11 @@ def test_a_long_route_is_told_by_its_beginning() -> None:
     assert text.startswith("n0 → n1 → n2")
     assert text.endswith("→ n50; and 9950 more hops")
     assert route_text(hops[:2]) == "n0 → n1 → n2"
+
+
+def test_a_place_is_told_in_few_words() -> None:
+    assert place_label("local", "local") == "local"
+    assert row_label("ml", "head", None, "→") == "ml/head"
+    assert row_label("local", "local", "ml/head:/x:y", "→") == "ml/head → local"
+    assert row_label("ml", "head", "web/[fe80::1]:/x", "->") == "web/[fe80::1] -> ml/head"
+    assert row_label("ml", "head", "local:/x", "->") == "local -> ml/head"

@@ -36,6 +36,7 @@ from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import Role, drawable, text_width
 from castray_tui.screens.widgets.columns import Column
 from castray_tui.screens.widgets.glyphs import Glyphs
+from castray_tui.screens.widgets.place_text import row_label
 from castray_tui.screens.widgets.route_text import route_text
 from castray_tui.screens.widgets.virtual_table import VirtualTable
 
@@ -59,6 +60,11 @@ _FIELDS: dict[str, tuple[str, str]] = {
 """By a field's id: its label, and what is said while it has the focus."""
 _ACTION_ROLES: dict[str, Role] = {"send": "ok", "skip": "dim", "refuse": "bad"}
 
+
+def _label(target: PlannedTarget, arrow: str) -> str:
+    return row_label(target.cluster, target.node, target.source, arrow)
+
+
 _PLAN_COLUMNS: tuple[Column[PlannedTarget], ...] = (
     Column(
         "action",
@@ -69,10 +75,10 @@ _PLAN_COLUMNS: tuple[Column[PlannedTarget], ...] = (
     Column(
         "node",
         "NODE",
-        lambda target, _: ((f"{target.cluster}/{target.node}", "strong"),),
+        lambda target, paint: ((_label(target, paint.glyphs.arrow), "strong"),),
         14,
         34,
-        content=lambda target: text_width(target.cluster) + 1 + text_width(target.node),
+        content=lambda target: text_width(_label(target, "->")),
     ),
     Column("send", "SEND", lambda target, _: ((figures.size(target.send_bytes), ""),), 5,
         priority=2, right=True),
@@ -144,7 +150,7 @@ class TransferDialog(ModalScreen[None]):
         self._plan_table: VirtualTable[int, PlannedTarget] = VirtualTable(
             _PLAN_COLUMNS,
             glyphs,
-            natural=lambda target: (target.cluster, target.node, target.path),
+            natural=lambda one: (one.cluster, one.node, one.source or "", one.path),
             empty=("Enter shows the plan: what each target would get,", "before a byte is sent."),
             id="plan",
         )

@@ -19,6 +19,7 @@ from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import drawable
 from castray_tui.screens.widgets.glyphs import Glyphs
 from castray_tui.screens.widgets.key_bar import KeyBar
+from castray_tui.screens.widgets.place_text import place_label
 from castray_tui.screens.widgets.route_text import route_text
 from castray_tui.screens.widgets.row_list import Order
 from castray_tui.screens.widgets.target_columns import target_columns
@@ -127,7 +128,7 @@ class TransferDetails(DetailsScreen, TransferOrders):
         target = self.targets.cursor_row
         if target is None:
             return
-        words = [f"{target.cluster}/{target.node}:{target.path}"]
+        words = [f"{place_label(target.cluster, target.node)}:{target.path}"]
         if target.source is not None:
             words.append(f"from {target.source}")
         if len(target.via) > 1:

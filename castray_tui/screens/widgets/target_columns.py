@@ -8,6 +8,7 @@ from castray_tui.core.models import Transfer, TransferTarget, Verdict
 from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import Cell, Role, text_width
 from castray_tui.screens.widgets.columns import Column, Paint
+from castray_tui.screens.widgets.place_text import row_label
 from castray_tui.screens.widgets.transfer_rates import TargetRates
 
 _VERDICT_ROLES: Mapping[Verdict, Role] = {
@@ -26,6 +27,9 @@ def target_columns(
     def size_of(target: TransferTarget) -> int | None:
         of = transfer()
         return target.bytes_total if of is None or of.legs else of.bytes_total
+
+    def label(target: TransferTarget, arrow: str) -> str:
+        return row_label(target.cluster, target.node, target.source, arrow)
 
     def verdict_cell(target: TransferTarget, paint: Paint) -> Cell:
         if target.verdict is not None:
@@ -59,11 +63,11 @@ def target_columns(
         Column(
             "node",
             "NODE",
-            lambda target, _: ((f"{target.cluster}/{target.node}", "strong"),),
+            lambda target, paint: ((label(target, paint.glyphs.arrow), "strong"),),
             14,
-            40,
-            value=lambda target: (target.cluster, target.node),
-            content=lambda target: text_width(target.cluster) + 1 + text_width(target.node),
+            60,
+            value=lambda target: (target.cluster, target.node, target.source or ""),
+            content=lambda target: text_width(label(target, "->")),
             wish=22,
         ),
         Column(

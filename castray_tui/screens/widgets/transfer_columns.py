@@ -10,6 +10,7 @@ from castray_tui.screens.widgets import figures
 from castray_tui.screens.widgets.cells import Cell, Role, cell_width, text_width
 from castray_tui.screens.widgets.columns import Column, Paint
 from castray_tui.screens.widgets.glyphs import bar
+from castray_tui.screens.widgets.place_text import place_label
 from castray_tui.screens.widgets.row_list import Order
 from castray_tui.screens.widgets.transfer_rates import (
     ENDED,
@@ -34,7 +35,7 @@ def targets_text(transfer: Transfer) -> str:
     """The one target, or how many there are and of which clusters."""
     if len(transfer.targets) == 1:
         target = transfer.targets[0]
-        return f"{target.cluster}/{target.node}:{target.path}"
+        return f"{place_label(target.cluster, target.node)}:{target.path}"
     clusters = sorted({target.cluster for target in transfer.targets})
     where = ", ".join(clusters[:3]) + (" and more" if len(clusters) > 3 else "")
     return f"{len(transfer.targets)} nodes of {where}" if clusters else "no targets"
@@ -106,7 +107,7 @@ def transfer_texts(transfer: Transfer) -> tuple[str | None, ...]:
         transfer.state,
         transfer.source,
         transfer.error,
-        *(f"{target.cluster}/{target.node}:{target.path}" for target in transfer.targets),
+        *(f"{place_label(one.cluster, one.node)}:{one.path}" for one in transfer.targets),
     )
 
 
