@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from castray_tui.agent import bundle
-from castray_tui.core.config import KnownClusterSettings, Settings
+from castray_tui.core.config import KnownClusterSettings, Settings, TransferSettings
 from castray_tui.core.errors import TransferError
 from castray_tui.core.models import DiscoveredCluster
 from castray_tui.core.reunion import Reunion
@@ -51,6 +51,10 @@ class Service:
         return self._listing
 
 
+def book_in(state_dir: Path, **settings: Any) -> ContactBook:
+    return ContactBook(state_dir, TransferSettings(**settings))
+
+
 def reunion(state_dir: Path, service: Service, **settings: Any) -> Reunion:
     return Reunion(Settings(**settings), state_dir, service)  # type: ignore[arg-type]
 
@@ -59,15 +63,15 @@ def reunion(state_dir: Path, service: Service, **settings: Any) -> Reunion:
 
 
 def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
-    ContactBook(tmp_path).note(CONTACT)
-    assert ContactBook(tmp_path).named("ml") == CONTACT
-    assert ContactBook(tmp_path).named("other") is None
+    book_in(tmp_path).note(CONTACT)
+    assert book_in(tmp_path).named("ml") == CONTACT
+    assert book_in(tmp_path).named("other") is None
     (file,) = (tmp_path / "contacts").iterdir()
     assert file.stat().st_mode & 0o077 == 0
 
 
 def test_a_new_contact_takes_the_place_of_the_old(tmp_path: Path) -> None:
-    book = ContactBook(tmp_path)
+    book = book_in(tmp_path)
     book.note(CONTACT)
     book.note(replace(CONTACT, place=replace(PLACE, port=99)))
     found = book.named("ml")
@@ -79,7 +83,7 @@ def test_a_new_contact_takes_the_place_of_the_old(tmp_path: Path) -> None:
 
 
 def test_two_clusters_of_one_name_are_told_apart_by_asking_them(tmp_path: Path) -> None:
-    book = ContactBook(tmp_path)
+    book = book_in(tmp_path)
     book.note(CONTACT)
     book.note(replace(CONTACT, found=replace(FOUND, key="d" * 56)))
     assert book.named("ml") is None
@@ -93,11 +97,11 @@ def test_two_clusters_of_one_name_are_told_apart_by_asking_them(tmp_path: Path) 
         lambda told: json.dumps({**told, "port": "x"}),
         lambda told: json.dumps({**told, "found": {"key": "k"}}),
         lambda told: json.dumps({**told, "found": {**told["found"], "new_field": 1}}),
-        lambda told: json.dumps({**told, "source": "another version"}),
+        lambda told: json.dumps({**told, "made_of": "another version"}),
     ],
 )
 def test_what_cannot_be_used_is_as_good_as_none(tmp_path: Path, damage: Any) -> None:
-    book = ContactBook(tmp_path)
+    book = book_in(tmp_path)
     book.note(CONTACT)
     (file,) = (tmp_path / "contacts").iterdir()
     file.write_text(damage(json.loads(file.read_text())))
@@ -112,16 +116,24 @@ def test_only_the_same_agent_is_gone_back_to(
     source = package / "bundle.py"
     source.write_text("old")
     monkeypatch.setattr(bundle, "__file__", str(source))
-    book = ContactBook(tmp_path)
+    book = book_in(tmp_path)
     book.note(CONTACT)
     assert book.named("ml") is not None
     source.write_text("newer")
     assert book.named("ml") is None
 
 
+def test_agents_of_other_settings_are_not_gone_back_to(tmp_path: Path) -> None:
+    book_in(tmp_path, port_range=(40000, 40010)).note(CONTACT)
+    assert book_in(tmp_path, port_range=(40000, 40010)).named("ml") == CONTACT
+    assert book_in(tmp_path).named("ml") is None
+    assert book_in(tmp_path, port_range=(40000, 40010), niceness=5).named("ml") is None
+    assert book_in(tmp_path, port_range=(40000, 40010), streams=1).named("ml") == CONTACT
+
+
 def test_a_folder_that_cannot_be_used_takes_nothing_down(tmp_path: Path) -> None:
     (tmp_path / "contacts").write_text("in the way")
-    book = ContactBook(tmp_path)
+    book = book_in(tmp_path)
     book.note(CONTACT)
     assert book.named("ml") is None
     book.forget(FOUND.key)
@@ -132,7 +144,7 @@ def test_a_folder_that_cannot_be_used_takes_nothing_down(tmp_path: Path) -> None
 
 
 async def test_a_coordinator_that_answers_gives_cluster_and_nodes(tmp_path: Path) -> None:
-    ContactBook(tmp_path).note(CONTACT)
+    book_in(tmp_path).note(CONTACT)
     made = reunion(tmp_path, Service(LISTING))
     (met,) = await made.meet(["ml"])
     assert made.has_met(["ml"])
@@ -149,14 +161,14 @@ async def test_a_coordinator_that_answers_gives_cluster_and_nodes(tmp_path: Path
 
 
 async def test_text_of_a_coordinator_is_made_safe(tmp_path: Path) -> None:
-    ContactBook(tmp_path).note(CONTACT)
+    book_in(tmp_path).note(CONTACT)
     made = reunion(tmp_path, Service([{**LISTING[0], "hostname": "w\x1b[2J"}]))
     (met,) = await made.meet(["ml"])
     assert "\x1b" not in str(met)
 
 
 async def test_nobody_is_asked_unless_all_are_noted(tmp_path: Path) -> None:
-    ContactBook(tmp_path).note(CONTACT)
+    book_in(tmp_path).note(CONTACT)
     service = Service(LISTING)
     made = reunion(tmp_path, service)
     assert await made.meet(["ml", "web"]) == []
@@ -165,7 +177,7 @@ async def test_nobody_is_asked_unless_all_are_noted(tmp_path: Path) -> None:
 
 
 async def test_one_that_does_not_answer_is_not_met(tmp_path: Path) -> None:
-    ContactBook(tmp_path).note(CONTACT)
+    book_in(tmp_path).note(CONTACT)
     made = reunion(tmp_path, Service(None))
     assert await made.meet(["ml"]) == []
     assert not made.has_met(["ml"])
@@ -188,7 +200,7 @@ async def test_one_that_does_not_answer_is_not_met(tmp_path: Path) -> None:
 async def test_the_settings_of_today_count(
     tmp_path: Path, noted: Contact, settings: dict[str, Any]
 ) -> None:
-    ContactBook(tmp_path).note(noted)
+    book_in(tmp_path).note(noted)
     service = Service(LISTING)
     assert await reunion(tmp_path, service, **settings).meet(["ml"]) == []
     assert service.met == []
@@ -196,6 +208,6 @@ async def test_the_settings_of_today_count(
 
 async def test_an_entry_may_open_a_cluster_of_another_user(tmp_path: Path) -> None:
     theirs = replace(FOUND, owned_by_me=False)
-    ContactBook(tmp_path).note(Contact(theirs, "10.0.0.5:8265", PLACE))
+    book_in(tmp_path).note(Contact(theirs, "10.0.0.5:8265", PLACE))
     entry = KnownClusterSettings("ml", "10.0.0.5:8265", read_only=False)
     assert await reunion(tmp_path, Service(LISTING), clusters=(entry,)).meet(["ml"])

@@ -38,7 +38,7 @@ class Reunion:
 
     def __init__(self, settings: Settings, state_dir: Path, service: TransferService) -> None:
         self._settings = settings
-        self._book = ContactBook(state_dir)
+        self._book = ContactBook(state_dir, settings.transfer)
         self._service = service
         self._met: dict[str, Met] = {}
 

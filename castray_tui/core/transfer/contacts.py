@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from castray_tui.agent import bundle
+from castray_tui.core.config import TransferSettings
 from castray_tui.core.models import DiscoveredCluster
+from castray_tui.core.transfer.shipping import settings_mark
 
 Json = dict[str, Any]
 
@@ -62,10 +64,12 @@ class ContactBook:
 
     Args:
         state_dir: Their state folder.
+        settings: Of this run: coordinators that were started with others are not gone back to.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, settings: TransferSettings) -> None:
         self._folder = state_dir / _FOLDER
+        self._settings = settings
 
     def note(self, contact: Contact) -> None:
         """Keeps a contact in place of an earlier one of its cluster, if the folder can be used."""
@@ -77,7 +81,7 @@ class ContactBook:
         if contact.found.resources is not None:
             found["resources"] = dict(contact.found.resources)
         document = {
-            "source": _source_stamp(),
+            "made_of": self._made_of(),
             "found": found,
             "entry_address": contact.entry_address,
             "hosts": contact.place.hosts,
@@ -104,11 +108,15 @@ class ContactBook:
         with contextlib.suppress(OSError):
             self._path(cluster_key).unlink()
 
+    def _made_of(self) -> str:
+        """Changes with the agent's files and with what its settings are for life."""
+        return f"{_source_stamp()}-{settings_mark(self._settings)}"
+
     def _path(self, cluster_key: str) -> Path:
         return self._folder / f"{hashlib.sha256(cluster_key.encode()).hexdigest()[:32]}.json"
 
     def _all(self) -> Iterable[Contact]:
-        stamp = _source_stamp()
+        made_of = self._made_of()
         try:
             paths = sorted(self._folder.glob("*.json"))[:_MOST_CONTACTS]
         except OSError:
@@ -117,7 +125,7 @@ class ContactBook:
             # Whatever is unreadable or of another castray is as good as none.
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 told = json.loads(path.read_text(encoding="ascii"))
-                if told["source"] == stamp:
+                if told["made_of"] == made_of:
                     yield _contact(told)
 
 
@@ -137,7 +145,8 @@ def _contact(told: Mapping[str, Any]) -> Contact:
 
 
 def _source_stamp() -> str:
-    """Changes with the agent's files: only a coordinator of the same source takes these orders."""
+    """Changes with the agent's files: only a coordinator of the same source takes all orders. Its
+    hash, as job names have it, would take longer than the rest of a reunion."""
     folder = Path(bundle.__file__).parent
     told = [
         (entry.name, status.st_size, status.st_mtime_ns)

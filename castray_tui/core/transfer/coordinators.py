@@ -34,7 +34,7 @@ from castray_tui.core.transfer.driver_process import DriverProcess, left_drivers
 from castray_tui.core.transfer.sessions import ClusterSession
 
 if TYPE_CHECKING:
-    from castray_tui.core.ray_api.jobs import JobClient
+    from castray_tui.core.ray_api.jobs import JobClient, JobInfo
 
 Json = dict[str, Any]
 
@@ -133,7 +133,7 @@ class CoordinatorStarter:
                 f"{door.name} is only looked at: {door.read_only_reason}",
                 remedy="Set read_only = false in the cluster's [[clusters]] entry to transfer",
             )
-        found = await self.find_running(door)
+        found = await self.find_running(door, same_settings=True)
         if found is not None:
             return found
         if door.jobs is not None:
@@ -145,20 +145,36 @@ class CoordinatorStarter:
                 return await self._start_job(door, door.jobs)
         return await self._start_without_dashboard(door)
 
-    async def find_running(self, door: ClusterDoor) -> Coordinator | None:
-        """A coordinator of this castray's key and source that runs there already, or None."""
+    async def find_running(
+        self, door: ClusterDoor, *, must_answer: bool = False, same_settings: bool = False
+    ) -> Coordinator | None:
+        """A coordinator of this castray's key and source that runs there already, or None.
+
+        Args:
+            must_answer: Whether one that runs, as far as Ray knows, and cannot be talked to is an
+                error, rather than as good as none.
+            same_settings: Whether one that was started with other settings is as good as none.
+
+        Raises:
+            TransferError: There is one, and it does not answer.
+        """
+        refusal: CastrayError | None = None
         if door.jobs is None:
             for driver in left_drivers(self._state_dir, door.key):
                 if driver.is_alive():
-                    with contextlib.suppress(TransferError):
+                    try:
                         session, place = await self._connect(driver.log(), ["127.0.0.1"])
                         return Coordinator(session, place, driver=driver)
-            return None
-        prefix = shipping.own_prefix(self._key) + shipping.source_hash()
-        for job in await door.jobs.list():
+                    except TransferError as error:
+                        refusal = error
+        prefix = f"{shipping.own_prefix(self._key)}{shipping.source_hash()}-"
+        if same_settings:
+            prefix += f"{shipping.settings_mark(self._settings)}-"
+        for job in await _jobs_of(door):
             if (job.submission_id or "").startswith(prefix) and job.status == "RUNNING":
                 submission_id = str(job.submission_id)
-                with contextlib.suppress(TransferError, NotFoundError, RayAnswerError):
+                try:
+                    assert door.jobs is not None  # it has listed this one
                     log = await door.jobs.logs(submission_id)
                     session, place = await self._connect(log, door.control_hosts)
                     return Coordinator(
@@ -168,6 +184,10 @@ class CoordinatorStarter:
                         submission_id=submission_id,
                         token=door.token,
                     )
+                except (TransferError, NotFoundError, RayAnswerError) as error:
+                    refusal = error
+        if refusal is not None and must_answer:
+            raise TransferError(f"A coordinator runs on {door.name}: {refusal.message}")
         return None
 
     async def _start_job(
@@ -177,7 +197,7 @@ class CoordinatorStarter:
             shipping.entrypoint(
                 door.python, shipping.coordinator_config(self._key, self._settings)
             ),
-            submission_id=shipping.new_submission_id(self._key),
+            submission_id=shipping.new_submission_id(self._key, self._settings),
             metadata={"castray": _version_of("castray-tui")},
             # Ray asks a random node for a lease on what needs nothing, and until its health check
             # has noticed, that may be one that has just died. This resource only the head has.
@@ -296,6 +316,10 @@ def _version_of(package: str) -> str:
     from importlib import metadata  # noqa: PLC0415  takes longer than a small transfer may be held up
 
     return metadata.version(package)
+
+
+async def _jobs_of(door: ClusterDoor) -> list[JobInfo]:
+    return await door.jobs.list() if door.jobs is not None else []
 
 
 def _version(text: str | None) -> tuple[int, ...]:

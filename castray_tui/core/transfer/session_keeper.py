@@ -59,7 +59,7 @@ class SessionKeeper:
         self._clearing: dict[asyncio.Task[None], LeftJob] = {}
         self._is_closing = False
         self._lingers = lingers
-        self._contacts = ContactBook(state_dir)
+        self._contacts = ContactBook(state_dir, settings)
         self._noted: dict[str, Coordinator] = {}
 
     async def session(self, cluster_key: str) -> Session:
@@ -124,7 +124,7 @@ class SessionKeeper:
         none, or a session is held already."""
         if door.key in self._coordinators:
             return None
-        running = await self._starter().find_running(door)
+        running = await self._starter().find_running(door, must_answer=True)
         if running is None:
             return None
         if door.key in self._coordinators:  # opened meanwhile

@@ -70,9 +70,17 @@ def own_prefix(key: CastrayKey) -> str:
     return f"{JOB_PREFIX}{key.fingerprint}-"
 
 
-def new_submission_id(key: CastrayKey) -> str:
-    """A fresh submission ID that tells whose coordinator it is and of which source."""
-    return f"{own_prefix(key)}{source_hash()}-{secrets.token_hex(4)}"
+def settings_mark(settings: TransferSettings) -> str:
+    """Four hex digits that change with the settings that a coordinator and its agents keep for
+    life: new transfers go only to those that were started with the settings of now."""
+    kept = (settings.agent_idle_seconds, settings.port_range, settings.niceness)
+    return hashlib.sha256(repr(kept).encode()).hexdigest()[:4]
+
+
+def new_submission_id(key: CastrayKey, settings: TransferSettings) -> str:
+    """A fresh submission ID that tells whose coordinator it is, of which source and settings."""
+    mark = settings_mark(settings)
+    return f"{own_prefix(key)}{source_hash()}-{mark}-{secrets.token_hex(4)}"
 
 
 def coordinator_config(key: CastrayKey, settings: TransferSettings) -> dict[str, object]:
