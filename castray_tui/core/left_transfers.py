@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from castray_tui.core.errors import CastrayError
@@ -9,6 +10,8 @@ from castray_tui.core.models import Cluster, Transfer
 from castray_tui.core.transfer.progress import ENDED
 from castray_tui.core.transfer.service import TransferService
 from castray_tui.core.transfer_control import source_clusters
+
+_PAUSES_SECONDS = (1.0, 3.0)
 
 
 class LeftTransfers:
@@ -57,11 +60,15 @@ class LeftTransfers:
         if cluster.read_only:
             return
         service = await self._service()
-        try:
-            await service.adopt(cluster.key, {each.id: each for each in self._open()})
-        except CastrayError:
-            # Its own state says why it does not answer; the next connection tries again.
-            return
+        for pause_seconds in (*_PAUSES_SECONDS, None):
+            try:
+                await service.adopt(cluster.key, {each.id: each for each in self._open()})
+                break
+            except CastrayError:
+                # Its own state says why it does not answer; the next connection tries again.
+                if pause_seconds is None:
+                    return
+                await asyncio.sleep(pause_seconds)
         self._looked_on.add(cluster.name)
         await self.settle()
 
