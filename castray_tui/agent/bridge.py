@@ -44,6 +44,10 @@ class Bridge:
             if not waiting.has_left:
                 waiting.has_ended.wait()
             return
+        # The taker is not kept waiting for a feeder that has nothing to send yet.
+        channel.sock.settimeout(MEET_SECONDS)
+        if "ready" not in channel.receive_message():
+            return
         taker = self._met_taker()
         if taker is None:
             return
