@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from castray_tui.cli.command_line import COMMANDS, build_parser
+from castray_tui.core.models import (
+    PlannedTarget,
+    Transfer,
+    TransferLeg,
+    TransferPlan,
+    TransferRequest,
+    TransferTarget,
+)
 from castray_tui.core.node_filter import FILTER_FIELDS, SORT_COLUMNS
+from castray_tui.core.wire_format import plan_json, transfer_json
 
 PROJECT = Path(__file__).resolve().parent.parent
 TEXT = (PROJECT / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -74,3 +83,31 @@ def test_links_of_the_documents_lead_somewhere() -> None:
         path = PROJECT / name
         for target in re.findall(r"\]\((?!http)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{name} → {target}"
+
+
+def json_names(document: object) -> set[str]:
+    if isinstance(document, dict):
+        return set(document).union(*(json_names(value) for value in document.values()))
+    if isinstance(document, list):
+        return set().union(*(json_names(value) for value in document))
+    return set()
+
+
+def test_every_field_of_a_transfer_is_documented() -> None:
+    target = TransferTarget("ml", "head", "/a")
+    request = TransferRequest(("a",), ("b",))
+    transfer = Transfer(
+        id="t",
+        kind="unicast",
+        state="done",
+        source="local:/a",
+        targets=(target,),
+        legs=(TransferLeg("local", "local", ("/a",)),),
+        request=request,
+    )
+    plan = TransferPlan(
+        "local:/a", "unicast", None, None, (PlannedTarget("ml", "head", "/a", "send"),)
+    )
+    names = json_names(transfer_json(transfer)) | json_names(plan_json(plan))
+    documented = set(re.findall(r"`([a-z_]+)`", section("cp")))
+    assert names - json_names(transfer_json(transfer)["request"]) <= documented
