@@ -27,6 +27,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -157,7 +158,13 @@ class Runs:
             versions.append(snapshot(source))
         self._children |= watch.children
         self._judge(outcome, fault, places, versions, told, flowing)
-        served = [place.host for place in places if outcome.verdicts[place.host] in SERVED]
+        served = [
+            place.host
+            for place in places
+            if outcome.verdicts[place.host] in SERVED
+            # How long a victim itself stood still says how long it was hit.
+            and (fault.spares_victim or place.host != outcome.victim)
+        ]
         outcome.pause_seconds = watch.longest_pause(served, struck_at)
         self._clear(source, places)
         self._count_descriptors()
@@ -407,6 +414,8 @@ def main() -> int:
     if reason is not None:
         print(f"skipped: {reason}")
         return 0
+    # What is mounted and runs has to be taken away by then too.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     chance = random.Random(arguments.seed)
     names: list[str] = []
     kinds: list[str] = arguments.only or list(FAULTS)

@@ -12,8 +12,8 @@ Snapshot = dict[str, str]
 
 
 def make_file(path: Path, chance: random.Random) -> None:
-    """One file of 12 to 32 MiB."""
-    path.write_bytes(chance.randbytes(chance.randint(12 * MIB, 32 * MIB)))
+    """One file of 20 to 48 MiB."""
+    path.write_bytes(chance.randbytes(chance.randint(20 * MIB, 48 * MIB)))
 
 
 def make_tree(path: Path, chance: random.Random) -> None:

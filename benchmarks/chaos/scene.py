@@ -23,7 +23,7 @@ DATA_PORTS = range(30_000, 31_000)
 """Neither Ray's workers nor outgoing connections use these, so what passes there is castray's."""
 IDLE_SECONDS = 30
 PATIENCE_SECONDS = 20
-SMALL_DISK_MIB = 64
+SMALL_DISK_MIB = 80
 RUN_SECONDS = 150.0
 _NODE_SECONDS = 60.0
 
@@ -66,6 +66,8 @@ class Scene:
                 f"agent_idle_time = {IDLE_SECONDS}\n"
                 f"data_port_range = [{DATA_PORTS.start}, {DATA_PORTS.stop - 1}]\n"
                 "disk_reserve = 0\n"
+                # Small, so that a source is still being read when something happens to it.
+                'chunk_size = "1MiB"\n'
                 f'[[clusters]]\nname = "chaos"\naddress = "{self.cluster.dashboard_address}"\n'
             )
             self._stack = stack.pop_all()
