@@ -30,8 +30,9 @@ def plan_target(order: Json, reserved_bytes: Callable[[int], int]) -> Json:
     Returns:
         ``path`` (where the content really goes, which is what ``allow`` wants), ``action``
         (``send``, ``refuse`` or, where only digests can tell, ``compare``), ``code``, ``reason``,
-        ``free_bytes``, ``existing_bytes`` (of what would be replaced) and ``candidates``, the
-        numbers of the files that are there with the same size, where those are not to be replaced.
+        ``free_bytes``, ``existing_bytes`` (of what would be replaced), ``candidates``, the numbers
+        of the files that are there with the same size, where those are not to be replaced, and
+        ``lacks_entries``, whether anything is surely missing or different besides those.
 
     Raises:
         ManifestError: The manifest is none.
@@ -45,6 +46,7 @@ def plan_target(order: Json, reserved_bytes: Callable[[int], int]) -> Json:
         "free_bytes": None,
         "existing_bytes": None,
         "candidates": [],
+        "lacks_entries": False,
     }
     try:
         path = answer["path"] = _final_path(order["path"], manifest)
@@ -126,6 +128,7 @@ def _look_at_tree(path: str, manifest: Manifest, order: Json, answer: Json) -> s
             refuse_existing(survey, manifest)
         elif order["overwrite"] == "if-different":
             answer["candidates"] = survey.same_size
+        answer["lacks_entries"] = bool(survey.to_write)
         for folder in sorted(survey.to_write):
             files.check_writable(os.path.join(path, folder) if folder else path)
     finally:

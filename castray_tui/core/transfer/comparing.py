@@ -57,7 +57,7 @@ async def compare(source: Source, targets: Sequence[PreparedTarget]) -> Preparat
         }
         skipped_bytes = sum(manifest.files[number].size for number in skip)
         plan = replace(target.plan, send_bytes=source.size - skipped_bytes)
-        if len(skip) == len(manifest.files) and not _lacks_entries(answer):
+        if len(skip) == len(manifest.files) and not target.lacks_entries:
             plan = replace(plan, action="skip", reason="identical")
         settled[target.index] = replace(target, plan=plan, skip=skip)
     return Preparation(
@@ -90,8 +90,3 @@ def _whole_digest(manifest: Manifest, digests: Mapping[int, str]) -> str | None:
     for number in range(len(manifest.files)):
         whole.add(number, digests[number])
     return whole.hexdigest()
-
-
-def _lacks_entries(answer: Json | TransferError) -> bool:
-    """Whether folders or links of a tree are missing although all its files are there."""
-    return not isinstance(answer, TransferError) and bool(answer.get("lacks_entries"))

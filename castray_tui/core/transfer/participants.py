@@ -58,6 +58,7 @@ class PreparedTarget:
         code: Short word for why it is refused.
         is_lost: Whether it is refused only because nobody answers for it just now.
         candidates: Numbers of files that may be there already.
+        lacks_entries: Whether anything is missing besides those files.
         skip: Numbers and hex digests of the files that are there already.
         published: The digest that its agent vouches for: it has published this very transfer.
     """
@@ -71,6 +72,7 @@ class PreparedTarget:
     code: str | None = None
     is_lost: bool = False
     candidates: tuple[int, ...] = ()
+    lacks_entries: bool = False
     skip: Mapping[int, str] = field(default_factory=dict)
     published: str | None = None
 

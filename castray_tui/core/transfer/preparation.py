@@ -284,5 +284,6 @@ def _planned(
         path=str(answer["path"]),
         code=answer.get("code") if is_refused else None,
         candidates=tuple(int(number) for number in candidates or ()),
+        lacks_entries=bool(answer.get("lacks_entries")),
         published=safe_text(published, limit=100) if published else None,
     )
