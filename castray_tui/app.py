@@ -165,6 +165,7 @@ class CastrayApp(App[int]):
             read_only=self._settings.read_only,
             discovers=self._discovers,
             refresh_seconds=self._settings.ui.refresh_interval,
+            overwrite=self._settings.transfer.overwrite,
             clock=self._clock,
         )
 

@@ -12,6 +12,7 @@ from textual.events import Key
 from textual.widgets import Input
 from tui_fleet import GIB, NOW, Harness, small_fleet, transfer
 
+from castray_tui.core.config import Settings, TransferSettings, UiSettings
 from castray_tui.core.errors import TransferError, UsageError
 from castray_tui.core.models import (
     PlannedTarget,
@@ -147,6 +148,22 @@ async def test_options_of_the_dialog_reach_the_engine() -> None:
         text = harness.text()
         assert "[x] follow" in text
         assert "[x] never" in text
+
+
+async def test_the_dialog_begins_with_the_policy_of_the_settings() -> None:
+    settings = Settings(
+        ui=UiSettings(refresh_rate=1000), transfer=TransferSettings(overwrite="never")
+    )
+    harness = Harness(settings=settings)
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        await pilot.press("j", "t")
+        await pilot.pause()
+        assert "[x] never" in harness.text()
+        await pilot.press("ctrl+s")
+        await harness.settle(pilot)
+        ((_, request),) = harness.engine.orders
+        assert request.overwrite == "never"
 
 
 async def test_the_field_with_the_focus_is_explained() -> None:

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
 
-from castray_tui.core.models import Event, Fleet, Node, Transfer
+from castray_tui.core.models import Event, Fleet, Node, Overwrite, Transfer
 from castray_tui.core.node_filter import parse_filter
 from castray_tui.messages import (
     DisconnectCluster,
@@ -64,6 +64,7 @@ class FleetScreen(TransferOrders):
         read_only: Whether castray changes nothing anywhere.
         discovers: Whether clusters are looked for at the start.
         refresh_seconds: How often ages are drawn again.
+        overwrite: What transfers do where a file is already, unless something else is chosen.
         clock: Seconds since the epoch.
     """
 
@@ -146,6 +147,7 @@ class FleetScreen(TransferOrders):
         read_only: bool,
         discovers: bool,
         refresh_seconds: float,
+        overwrite: Overwrite = "if-different",
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
@@ -153,6 +155,7 @@ class FleetScreen(TransferOrders):
         self._glyphs = glyphs
         self._read_only = read_only
         self._refresh_seconds = refresh_seconds
+        self._overwrite: Overwrite = overwrite
         self._clock = clock
         self._rates = TransferRates()
         self._filters: dict[str, str] = {}
@@ -422,7 +425,11 @@ class FleetScreen(TransferOrders):
         if not keys and self.nodes.cursor_key is not None:
             keys = [self.nodes.cursor_key]
         chosen = [self.nodes.rows[key] for key in keys]
-        self.app.push_screen(TransferDialog(self._engine, self._glyphs, self.fleet, chosen))
+        self.app.push_screen(
+            TransferDialog(
+                self._engine, self._glyphs, self.fleet, chosen, overwrite=self._overwrite
+            )
+        )
 
     def action_events(self) -> None:
         """Shows what happened."""

@@ -107,6 +107,7 @@ class TransferDialog(ModalScreen[None]):
         glyphs: The signs to draw with.
         fleet: The fleet as it is.
         chosen: The nodes to begin with.
+        overwrite: What to do where a file is already, to begin with.
     """
 
     CSS_PATH = "dialogs.tcss"
@@ -140,12 +141,14 @@ class TransferDialog(ModalScreen[None]):
         glyphs: Glyphs,
         fleet: Fleet,
         chosen: Sequence[Node],
+        *,
+        overwrite: Overwrite = "if-different",
     ) -> None:
         super().__init__()
         self._engine = engine
         self._glyphs = glyphs
         self._targets = target_words([node for node in chosen if not node.is_local], fleet)
-        self._policy: Overwrite = "if-different"
+        self._policy: Overwrite = overwrite
         self._links: LinkPolicy = "keep"
         self._plan_table: VirtualTable[int, PlannedTarget] = VirtualTable(
             _PLAN_COLUMNS,
