@@ -41,7 +41,7 @@ class LegWays:
             feeder = row.get("feeder")
             if index not in self._feeders or type(feeder) is not int:
                 continue
-            if feeder in self._labels and feeder != self._feeders[index] != index:
+            if feeder in self._labels and feeder not in (index, self._feeders[index]):
                 self._feeders[index] = feeder
                 has_changed = True
         return self.all() if has_changed else {}
