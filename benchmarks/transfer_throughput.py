@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,7 @@ async def measure(
     size_bytes = arguments.mib * MIB
     digest = await asyncio.to_thread(sha256_of, source)
     rows: list[float] = []
-    cpu: list[float] = []
+    cpu: dict[str, list[float]] = {"source": [], "target": [], "coordinator": []}
     async with connected_engine(
         {"lab": cluster.dashboard_address}, source.parent / "state"
     ) as engine:
@@ -72,10 +73,12 @@ async def measure(
 
         async def castray() -> float:
             agents = castray_processes(await cluster.process_ids())
-            before = {agent.pid: cpu_seconds(agent.pid) for agent in agents}
+            before = {agent: cpu_seconds(agent.pid) for agent in agents}
             run = await timed(engine, place(head, source), place(worker, target))
             if before:
-                cpu.append(sum(cpu_seconds(pid) - spent for pid, spent in before.items()))
+                roles = {head.node_id: "source", worker.node_id: "target", None: "coordinator"}
+                for agent, spent in before.items():
+                    cpu[roles[agent.node_id]].append(cpu_seconds(agent.pid) - spent)
                 rows.append(run.row_seconds[0])
             if run.transfer.targets[0].digest != f"sha256:{digest}":
                 raise RuntimeError(f"a wrong digest: {run.transfer.targets[0].digest}")
@@ -100,9 +103,9 @@ async def measure(
         name: figures.seconds(name, spent, size_bytes=size_bytes) for name, spent in times.items()
     }
     figures.seconds("castray, the target's row", rows, size_bytes=size_bytes)
-    figures.tell(
-        "castray's CPU time a GiB, all processes", sum(cpu) / len(cpu) * GIB / size_bytes, "s"
-    )
+    for role, spent in cpu.items():
+        seconds = statistics.median(spent) * GIB / size_bytes
+        figures.tell(f"CPU time a GiB, {role}", seconds, "s")
     for name, goal in GOALS.items():
         if name in medians:
             figures.goal(f"throughput / {name}", medians[name] / medians["castray"], at_least=goal)
