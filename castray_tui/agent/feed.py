@@ -206,9 +206,10 @@ class Feed:
         )
         if "want" not in answer:
             member.note_rows(member.believable(answer.get("rows", []), self.index))
-            if member.has_failed(self.index):
-                member.bypass(self)
-                self._said_bye.set()
+            if not member.has_failed(self.index):
+                raise wire.WireError("an answer that makes no sense")
+            member.bypass(self)
+            self._said_bye.set()
             return
         replies.start()
         try:
