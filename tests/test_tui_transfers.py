@@ -570,17 +570,34 @@ async def test_a_path_that_the_agent_worked_out_keeps_the_row() -> None:
         assert details.targets.cursor_row == MOVING
 
 
+def typed_in_one_go(harness: Harness, *keys: str) -> None:
+    driver = harness.app._driver
+    assert driver is not None
+    for key in keys:
+        character = {"enter": "\r", "slash": "/"}.get(key, key)
+        driver.process_message(Key(key, character))
+
+
 async def test_keys_typed_in_one_go_reach_the_pane_that_was_named() -> None:
     harness = Harness(small_fleet(transfers=(transfer("t1"),)))
     async with harness.app.run_test(size=SIZE) as pilot:
         await harness.settle(pilot)
-        driver = harness.app._driver
-        assert driver is not None
-        for key, character in (("3", "3"), ("enter", "\r")):
-            driver.process_message(Key(key, character))
+        typed_in_one_go(harness, "3", "enter")
         await pilot.pause()
         await pilot.pause()
         assert isinstance(harness.app.screen, TransferDetails)
+
+
+async def test_a_filter_typed_in_one_go_is_that_of_the_pane_that_was_named() -> None:
+    harness = Harness(small_fleet(transfers=(transfer("t1"),)))
+    async with harness.app.run_test(size=SIZE) as pilot:
+        await harness.settle(pilot)
+        for number, name in (("1", "clusters"), ("3", "transfers"), ("2", "nodes")):
+            typed_in_one_go(harness, number, "slash", *"ml", "enter")
+            await pilot.pause()
+            await pilot.pause()
+            assert harness.screen._filters[name] == "ml"
+            assert name == harness.screen.pane.id
 
 
 async def test_leaving_the_details_leads_back_to_the_transfers() -> None:

@@ -297,7 +297,8 @@ class FleetScreen(TransferOrders):
     @property
     def pane(self) -> VirtualTable[Any, Any]:
         """The pane that keys go to."""
-        return next((pane for pane in self._panes if pane.has_focus), self.nodes)
+        # Not has_focus: a pane learns of its focus later than the next key may come.
+        return next((pane for pane in self._panes if pane is self.focused), self.nodes)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys make sense in the pane that has the focus."""
