@@ -16,12 +16,13 @@ from fake_session import FakeSession
 from castray_tui.core.config import TransferSettings
 from castray_tui.core.errors import ReadOnlyError
 from castray_tui.core.models import Cluster, Fleet, Node, Transfer, TransferRequest
-from castray_tui.core.transfer.leg_run import LegRun, Surroundings
+from castray_tui.core.transfer.leg_run import LegRun
 from castray_tui.core.transfer.opening import new_transfer
 from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.planning import plan_transfer
 from castray_tui.core.transfer.selection import select
 from castray_tui.core.transfer.sessions import Session
+from castray_tui.core.transfer.surroundings import Surroundings
 from castray_tui.core.transfer.work import Work
 
 Json = dict[str, Any]

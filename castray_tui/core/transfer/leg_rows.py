@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from castray_tui.core.models import TransferTarget, Verdict
+from castray_tui.core.models import Fleet, TransferTarget, Verdict
 from castray_tui.core.text_safety import safe_text
 from castray_tui.core.transfer import progress
 from castray_tui.core.transfer.leg_ways import LegWays
 from castray_tui.core.transfer.participants import PreparedTarget
-from castray_tui.core.transfer.selection import Place
+from castray_tui.core.transfer.selection import Place, node_again_or_lost
 from castray_tui.core.transfer.work import Work
 
 Json = dict[str, Any]
@@ -136,6 +136,19 @@ class LegRows:
         last = time.monotonic() + min(self._patience_seconds, _LAST_CHANCE_SECONDS)
         for index in lost:
             self._deadlines[index] = max(self._deadlines[index], last)
+
+    def look_for_nodes(self, fleet: Fleet) -> None:
+        """Looks where the nodes of those without a verdict are now."""
+        taken = {place.node.node_id for place in self.places.values()}
+        changed = {}
+        for index in self.open():
+            node = self.places[index].node
+            again = node_again_or_lost(node, fleet, taken)
+            self.places[index] = replace(self.places[index], node=again)
+            if again.node_id != node.node_id:
+                taken.add(again.node_id)
+                changed[index] = replace(self.target(index), node=again.name, node_id=again.node_id)
+        self._work.change_targets(changed)
 
     # --- the lost -----------------------------------------------------------------------------
 

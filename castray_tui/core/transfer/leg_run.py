@@ -12,21 +12,27 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from castray_tui.core.errors import CastrayError, TransferError
-from castray_tui.core.models import Fleet, Node, TransferState
+from castray_tui.core.models import Node, Transfer, TransferState
 from castray_tui.core.transfer import progress
+from castray_tui.core.transfer.dialing import have_dialed
 from castray_tui.core.transfer.leg_rows import LegRows
 from castray_tui.core.transfer.leg_ways import LegWays
 from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.participants import Preparation
-from castray_tui.core.transfer.preparation import SessionFor, SourceLostError, prepare
-from castray_tui.core.transfer.selection import Leg, Place, node_again
+from castray_tui.core.transfer.preparation import (
+    AGENT_START_SECONDS,
+    SourceLostError,
+    prepare,
+)
+from castray_tui.core.transfer.selection import Leg, Place, node_again_or_lost
 from castray_tui.core.transfer.sessions import Session, call_all
-from castray_tui.core.transfer.ways import WayFinder, Ways, have_dialed
+from castray_tui.core.transfer.surroundings import Surroundings
+from castray_tui.core.transfer.ways import WayFinder, Ways
 from castray_tui.core.transfer.work import Work, wire_name
 
 Json = dict[str, Any]
@@ -37,23 +43,10 @@ _DROP_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 3.0
 _UNREACHED_SECONDS = 3.0
+# Whoever hangs must not use up the patience with those who are back.
+_ANSWER_AGAIN_SECONDS = 15.0
 
 _Stage = Literal["looking", "starting", "sending"]
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a leg needs from the castray around it.
-
-    Attributes:
-        fleet: Gives the newest snapshot.
-        session_for: Gives the session of a cluster.
-        bridges: Gives the nodes that may pass on what others cannot send directly, best first.
-    """
-
-    fleet: Callable[[], Fleet]
-    session_for: SessionFor
-    bridges: Callable[[Leg], Sequence[Node]]
 
 
 class LegRun:
@@ -101,6 +94,11 @@ class LegRun:
     def transfer_id(self) -> str:
         """The ID of its transfer."""
         return self._work.transfer.id
+
+    @property
+    def transfer(self) -> Transfer:
+        """Its transfer as it stands."""
+        return self._work.transfer
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -231,8 +229,9 @@ class LegRun:
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
             await self._may_go.wait()
-            if await self._attempt():
-                pause_seconds = _FIRST_PAUSE_SECONDS
+            async with self._around.places:
+                if await self._attempt():
+                    pause_seconds = _FIRST_PAUSE_SECONDS
             self._rows.give_up_late()
 
     async def _attempt(self) -> bool:
@@ -242,7 +241,10 @@ class LegRun:
         is_first = self._looks == 0
         self._looks += 1
         if not is_first:
-            self._look_for_nodes()
+            # Nodes may have come back, as the same or as new ones at the same address.
+            fleet = self._around.fleet()
+            self._leg = replace(self._leg, node=node_again_or_lost(self._leg.node, fleet))
+            self._rows.look_for_nodes(fleet)
         indexes = self._rows.open()
         is_prepared = False
         try:
@@ -252,6 +254,7 @@ class LegRun:
                 self.wire_name,
                 self._options,
                 self._around.session_for,
+                answer_seconds=AGENT_START_SECONDS if is_first else _ANSWER_AGAIN_SECONDS,
             )
             self._check_source(preparation)
             self._note_plan(preparation, is_first=is_first)
@@ -278,26 +281,6 @@ class LegRun:
             return False
         await self._until_ended()
         return True
-
-    def _look_for_nodes(self) -> None:
-        """Nodes may have come back, as the same or as new ones at the same address."""
-        fleet = self._around.fleet()
-        if not self._leg.node.is_local:
-            node = self._leg.node
-            again = node_again(node.cluster, node.node_id, node.address, fleet)
-            self._leg = replace(self._leg, node=again or _as_lost(node))
-        places = self._rows.places
-        taken = {place.node.node_id for place in places.values()}
-        for index in self._rows.open():
-            node = places[index].node
-            if node.is_local:
-                continue
-            again = node_again(node.cluster, node.node_id, node.address, fleet, taken)
-            places[index] = replace(places[index], node=again or _as_lost(node))
-            if again is not None and again.node_id != node.node_id:
-                taken.add(again.node_id)
-                target = replace(self._work.target(index), node=again.name, node_id=again.node_id)
-                self._work.change_targets({index: target})
 
     def _check_source(self, preparation: Preparation) -> None:
         """What was sent to some must be what is sent to others."""
@@ -420,9 +403,3 @@ class LegRun:
                 if session.is_open
             )
         )
-
-
-def _as_lost(node: Node) -> Node:
-    if node.status == "dead":
-        return node
-    return replace(node, status="dead", reason="it is not in the fleet any more")

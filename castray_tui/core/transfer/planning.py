@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from castray_tui.core.errors import CastrayError
 from castray_tui.core.models import PlannedTarget, TransferPlan, TransferRequest
 from castray_tui.core.text_safety import safe_text
-from castray_tui.core.transfer.leg_run import Surroundings
 from castray_tui.core.transfer.opening import source_text
 from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.participants import Preparation
 from castray_tui.core.transfer.preparation import prepare
 from castray_tui.core.transfer.selection import Leg, Place, Selection
 from castray_tui.core.transfer.sessions import call_all
+from castray_tui.core.transfer.surroundings import Surroundings
 from castray_tui.core.transfer.ways import WayFinder
 from castray_tui.core.transfer.work import wire_name
 

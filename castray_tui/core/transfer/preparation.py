@@ -46,12 +46,15 @@ async def prepare(
     transfer: str,
     options: SendOptions,
     session_for: SessionFor,
+    *,
+    answer_seconds: float = AGENT_START_SECONDS,
 ) -> Preparation:
     """Asks the source and every target, starting agents where none run.
 
     Args:
         targets: Number in the transfer and place of each.
         transfer: The leg's name on the wire.
+        answer_seconds: How long a node may take to say that it is there; all wait for the slowest.
 
     Raises:
         SourceLostError: The source's node, cluster or agent does not answer.
@@ -60,9 +63,9 @@ async def prepare(
     _refuse_impossible_source(leg)
     clusters = [leg.node.cluster_key]
     clusters += [place.node.cluster_key for _, place in targets if place.node.status != "dead"]
-    sessions = await _open_sessions(clusters, session_for)
-    scanning = asyncio.ensure_future(_scan(leg, transfer, options, sessions))
-    greeting = asyncio.ensure_future(_greet(leg, targets, sessions))
+    sessions = await _open_sessions(clusters, session_for, answer_seconds)
+    scanning = asyncio.ensure_future(_scan(leg, transfer, options, sessions, answer_seconds))
+    greeting = asyncio.ensure_future(_greet(leg, targets, sessions, answer_seconds))
     try:
         source = await scanning
         greeted = await greeting
@@ -98,14 +101,18 @@ def _refuse_impossible_source(leg: Leg) -> None:
 
 
 async def _scan(
-    leg: Leg, transfer: str, options: SendOptions, sessions: Mapping[str, Session | CastrayError]
+    leg: Leg,
+    transfer: str,
+    options: SendOptions,
+    sessions: Mapping[str, Session | CastrayError],
+    answer_seconds: float,
 ) -> Source:
     session = sessions[leg.node.cluster_key]
     if isinstance(session, CastrayError):
         raise session
     try:
         hello, found = await asyncio.gather(
-            _hello(session, leg.node.node_id),
+            _hello(session, leg.node.node_id, answer_seconds),
             call(
                 session,
                 leg.node.node_id,
@@ -143,11 +150,13 @@ async def _scan(
 
 
 async def _open_sessions(
-    cluster_keys: Sequence[str], session_for: SessionFor
+    cluster_keys: Sequence[str], session_for: SessionFor, answer_seconds: float
 ) -> Mapping[str, Session | CastrayError]:
     """A session for every cluster that takes part, all at once; an error where there is none."""
     keys = list(dict.fromkeys(cluster_keys))
-    results = await asyncio.gather(*(session_for(key) for key in keys), return_exceptions=True)
+    results = await asyncio.gather(
+        *(_session(key, session_for, answer_seconds) for key in keys), return_exceptions=True
+    )
     opened: dict[str, Session | CastrayError] = {}
     for key, result in zip(keys, results, strict=True):
         if isinstance(result, BaseException) and not isinstance(result, CastrayError):
@@ -156,8 +165,17 @@ async def _open_sessions(
     return opened
 
 
-async def _hello(session: Session, node_id: str) -> Json:
-    return await call(session, node_id, "hello", {}, AGENT_START_SECONDS)
+async def _session(key: str, session_for: SessionFor, answer_seconds: float) -> Session:
+    if answer_seconds >= AGENT_START_SECONDS:
+        return await session_for(key)
+    try:
+        return await asyncio.wait_for(session_for(key), answer_seconds)
+    except asyncio.TimeoutError:
+        raise TransferError(f"The coordinator did not answer within {answer_seconds:g} s") from None
+
+
+async def _hello(session: Session, node_id: str, answer_seconds: float) -> Json:
+    return await call(session, node_id, "hello", {}, answer_seconds)
 
 
 # --- the targets ------------------------------------------------------------------------------
@@ -167,6 +185,7 @@ async def _greet(
     leg: Leg,
     targets: Sequence[tuple[int, Place]],
     sessions: Mapping[str, Session | CastrayError],
+    answer_seconds: float,
 ) -> list[PreparedTarget]:
     """Has every target's agent started, or says why it cannot be. Nodes are greeted once."""
     nodes = {place.node.key: place.node for _, place in targets if place.node.status != "dead"}
@@ -174,7 +193,7 @@ async def _greet(
 
     async def greet_one(key: tuple[str, str], session: Session) -> None:
         try:
-            hellos[key] = await _hello(session, key[1])
+            hellos[key] = await _hello(session, key[1], answer_seconds)
         except TransferError as error:
             hellos[key] = error
 

@@ -184,6 +184,19 @@ def node_again(
     return None
 
 
+def node_again_or_lost(node: Node, fleet: Fleet, taken_ids: Iterable[str] = ()) -> Node:
+    """As ``node_again``; where there is none, the node that was, as a dead one."""
+    if node.is_local:
+        return node
+    again = node_again(node.cluster, node.node_id, node.address, fleet, taken_ids)
+    if again is not None:
+        return again
+    told = next((one for one in fleet.nodes if one.key == node.key), None)
+    if told is not None:
+        return told  # With what Ray says of its death.
+    return replace(node, status="dead", reason="it is not in the fleet any more")
+
+
 def _lost_node(cluster: str, name: str, node_id: str | None) -> Node:
     return Node(
         cluster_key="",

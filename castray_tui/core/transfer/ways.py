@@ -8,7 +8,6 @@ reach it through its NAT.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 from castray_tui.core.errors import CastrayError, TransferError
 from castray_tui.core.models import Node
 from castray_tui.core.text_safety import safe_text
+from castray_tui.core.transfer.dialing import Dial
 from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.participants import (
     ORDER_SECONDS,
@@ -60,16 +60,6 @@ class NoWay:
     reason: str
     is_lost: bool
     is_unreached: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """An order to a target's agent to connect to whoever feeds it."""
-
-    session: Session
-    node_id: str
-    index: int
-    endpoints: Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,23 +371,6 @@ class WayFinder:
         return Dial(agent.session, agent.node_id, index, endpoints)
 
 
-async def have_dialed(transfer: str, dials: Sequence[Dial]) -> None:
-    """Tells targets to connect to their feeders. What comes of it is seen from the source's side,
-    which waits for them."""
-
-    async def dial(one: Dial) -> None:
-        with contextlib.suppress(TransferError):
-            await call(
-                one.session,
-                one.node_id,
-                "dial",
-                {"transfer": transfer, "index": one.index, "endpoints": _told(one.endpoints)},
-                ORDER_SECONDS,
-            )
-
-    await asyncio.gather(*(dial(one) for one in dials))
-
-
 def _member(index: int, node: Node) -> RouteMember:
     return RouteMember(
         index=index,
@@ -407,7 +380,3 @@ def _member(index: int, node: Node) -> RouteMember:
         can_be_dialed=not node.is_local,
         is_local=node.is_local,
     )
-
-
-def _told(endpoints: Sequence[tuple[str, int]]) -> list[list[Any]]:
-    return [list(endpoint) for endpoint in endpoints]
