@@ -231,6 +231,7 @@ WANT: Json = {"want": 0, "skip": []}
         [{"rows": [{"index": 0, "verdict": "failed", "code": "x", "reason": "y"}]}],
         [WANT, {"rows": [{"index": 0, "verdict": "failed", "code": "x", "reason": "y"}]}],
         [WANT, {"rows": [{"index": 0, "verdict": "verified", "digest": "sha256:1"}]}],
+        [WANT, {"rows": [{"index": 1, "verdict": "verified", "digest": "sha256:1"}]}],
         [WANT, {"rows": [{"index": 5, "verdict": None, "bytes": 1}]}],
         [WANT, {"rows": [{"index": 1, "verdict": "splendid"}]}],
         [WANT, {"rows": [{"index": 1, "bytes": "many"}]}],

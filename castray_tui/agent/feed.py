@@ -145,7 +145,7 @@ class Feed:
             channel.send({"role": "feeder", "index": self.index})
             return channel
         deadline = time.monotonic() + member.patience_seconds
-        while time.monotonic() < deadline and not self.is_stopped:
+        while time.monotonic() < deadline and not (self.is_stopped or self._is_over()):
             with contextlib.suppress(queue.Empty):
                 return self._arrived.get(timeout=0.2)
         raise wire.WireError("nobody connected")
@@ -164,19 +164,28 @@ class Feed:
         # A connection that breaks once may come again at once; those below notice nothing then.
         if is_refused or waited >= _BYPASS_SECONDS:
             member.bypass(self)
-        is_over = member.stop_word() is not None or member.content.failure is not None
+        is_over = self._is_over()
         if self._is_settled() or is_over:
-            return bool(self.below or is_over) and waited < _REFUSED_SECONDS
+            if not (self.below or is_over) or waited >= _REFUSED_SECONDS:
+                return False
+            return self._wait_to_retry(_FIRST_RETRY_SECONDS)
         why = "the connection broke: " + wire.describe(error)
         is_gone = self._refused_since is not None and now - self._refused_since > _REFUSED_SECONDS
         if is_gone or waited > member.patience_seconds or self._damages > _DAMAGES:
             self._note("failed", "lost", why)
             return False
         self._note(None, "lost", why)
-        deadline = now + (_RETRY_SECONDS if waited > 0 else _FIRST_RETRY_SECONDS)
+        return self._wait_to_retry(_RETRY_SECONDS if waited > 0 else _FIRST_RETRY_SECONDS)
+
+    def _wait_to_retry(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self.is_stopped and self._arrived.empty():
             time.sleep(0.05)
-        return not member.is_stopping
+        return not self._member.is_stopping
+
+    def _is_over(self) -> bool:
+        """Whether nobody is fed from here any more; they are only to be told of it."""
+        return self._member.stop_word() is not None or self._member.content.failure is not None
 
     def _is_settled(self) -> bool:
         return self._member.has_verdict(self.index)

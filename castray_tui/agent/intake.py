@@ -138,6 +138,7 @@ class Intake(Content):
         finally:
             self._queue.put(None)
             checker.join()
+            self._pool = None
         if self._refusal is not None:
             self.end("failed", self._refusal.code, self._refusal.reason)
         elif self._damaged:
@@ -344,6 +345,7 @@ class Intake(Content):
                 return
             self.code, self.reason, self.verdict = code, reason, "failed"
         with self.changed:
+            self._recent.clear()
             self.changed.notify_all()
 
     def go_on(self) -> bool:

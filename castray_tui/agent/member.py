@@ -142,11 +142,12 @@ class Member:
 
     def status(self) -> Json:
         """How far everybody is, as far as it was told here."""
+        final = self.content.final
         with self._lock:
-            rows = [dict(row) for row in self._rows.values()]
+            rows = [_held_to(final, row) for row in self._rows.values()]
         failure = self.content.failure
         return {
-            "digest": self.content.final,
+            "digest": final,
             "code": failure[0] if failure else None,
             "error": failure[1] if failure else None,
             "done": all(row["verdict"] is not None for row in rows),
@@ -532,6 +533,15 @@ class Member:
                 feed.keeps_below = True
         feed.arrive(channel)
         return True
+
+
+def _held_to(final: Optional[str], row: Json) -> Json:
+    """A row as it is told: whoever says that all is right must have the digest of what was sent."""
+    is_right = row["verdict"] in ("verified", "identical")
+    if final is None or not is_right or row.get("digest") == final:
+        return dict(row)
+    reason = "what it has is not what was sent: digests differ"
+    return dict(row, verdict="failed", code="digest", reason=reason)
 
 
 def pairs(endpoints: List[Any]) -> List[Tuple[str, int]]:
