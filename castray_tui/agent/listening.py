@@ -25,6 +25,7 @@ class Listener:
         key_of: The key for a purpose and an identity, None where nobody of that name is expected.
         on_channel: Called with channel, purpose and identity, in a thread of the connection's own;
             the channel is closed when it returns.
+        on_dialed: Called with every connection, whoever it is.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Listener:
         key_of: Callable[[bytes, bytes], Optional[bytes]],
         on_channel: Callable[[wire.Channel, bytes, bytes], None],
         json_limit_bytes: int = wire.DATA_JSON_LIMIT_BYTES,
+        on_dialed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_dialed = on_dialed
         self._key_of = key_of
         self._on_channel = on_channel
         self._json_limit_bytes = json_limit_bytes
@@ -63,6 +66,7 @@ class Listener:
                     return
                 time.sleep(_NO_ROOM_SECONDS)  # Out of descriptors, which passes.
                 continue
+            self._on_dialed()
             if not self._strangers.acquire(blocking=False):
                 sock.close()
                 continue

@@ -9,7 +9,7 @@ import platform
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import bridge, files, wire
 from .content import SourceContent, digest_of
@@ -68,6 +68,7 @@ class NodeAgent:
         self._calls = 0
         self._last_active = time.monotonic()
         self._listener: Optional[Listener] = None
+        self.on_dialed: Callable[[], None] = lambda: None
         # Nobody can be sure to reach castray's own machine: it dials.
         self._is_dialable = is_dialable
         self._orders = {
@@ -136,7 +137,11 @@ class NodeAgent:
         with self._lock:
             if self._listener is None:
                 self._listener = Listener(
-                    bind_host_for(self._address), self._port_range, self._key_of, self._on_channel
+                    bind_host_for(self._address),
+                    self._port_range,
+                    self._key_of,
+                    self._on_channel,
+                    on_dialed=lambda: self.on_dialed(),
                 )
             return self._listener.port
 
@@ -436,6 +441,11 @@ class NodeAgent:
             if is_busy:
                 self._last_active = time.monotonic()
             return {"seconds": time.monotonic() - self._last_active, "busy": is_busy}
+
+    def idle_seconds(self) -> float:
+        """For how long nothing has happened here; 0 while something does."""
+        idle = self._idle({})
+        return 0.0 if idle["busy"] else float(idle["seconds"])
 
     # --- streams ------------------------------------------------------------------------------
 

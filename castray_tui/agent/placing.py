@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from typing import Any, Dict, List, Tuple
 
 from . import bundle
+from .member import pairs
 from .ownership import Nodes
 from .refusals import OrderRefusedError
+from .resting import REST_AFTER_SECONDS
 
 Json = Dict[str, Any]
 
@@ -37,8 +40,15 @@ def _actor_class() -> Any:
             from castray_agent.node_agent import (  # type: ignore[import-not-found]  # noqa: PLC0415
                 NodeAgent,
             )
+            from castray_agent.resting import (  # type: ignore[import-not-found]  # noqa: PLC0415
+                Resting,
+            )
 
             self._agent = NodeAgent(address, ports)
+            try:
+                self._agent.on_dialed = Resting(self._agent.idle_seconds).wake
+            except (ValueError, AttributeError):
+                pass  # Not the main thread, or no such signals here: it costs a little more.
 
         def call(self, order: str, arguments: Json) -> Json:
             # Exceptions of a package that only exists in memory are told as data.
@@ -149,6 +159,8 @@ class _Placed:
         self._actor: Any = None
         self._class = actor
         self._settings = settings
+        self._endpoints: List[Tuple[str, int]] = []
+        self._last_call = 0.0
         self.is_gone = False
 
     def wait_until_up(self) -> None:
@@ -180,7 +192,9 @@ class _Placed:
                 name="castray-agent-{}-{:x}".format(self._node_id[:16], int(time.time() * 1000)),
                 scheduling_strategy=NodeAffinitySchedulingStrategy(self._node_id, soft=False),
             ).remote(bundle.LOADER, bundle.pack(), node["NodeManagerAddress"], *self._settings)
-            self._get(self._actor.call.remote("hello", {}), START_SECONDS)
+            hello = self._get(self._actor.call.remote("hello", {}), START_SECONDS)
+            self._endpoints = pairs(hello["answer"]["endpoints"])
+            self._last_call = time.monotonic()
         except OrderRefusedError as refused:
             self.kill()
             raise OrderRefusedError(
@@ -200,8 +214,17 @@ class _Placed:
         """One order. Raises OrderRefusedError where the agent is gone or does not answer."""
         if self._actor is None:
             raise OrderRefusedError("agent", "the node's agent is not up")
+        self._wake()
         result = self._get(self._actor.call.remote(order, arguments), timeout_seconds)
         return dict(result)
+
+    def _wake(self) -> None:
+        """Dials an agent that may be resting, so that the order is taken up at once."""
+        now = time.monotonic()
+        is_awake = now - self._last_call < REST_AFTER_SECONDS / 2
+        self._last_call = now
+        if not is_awake:
+            threading.Thread(target=_dial_and_hang_up, args=(self._endpoints,), daemon=True).start()
 
     def kill(self) -> None:
         """Ends the agent's process, if there is one."""
@@ -225,6 +248,12 @@ class _Placed:
             self.is_gone = True
             raise OrderRefusedError("agent", _first_line(error)) from None
         return dict(result)
+
+
+def _dial_and_hang_up(endpoints: List[Tuple[str, int]]) -> None:
+    for endpoint in endpoints:
+        with contextlib.suppress(OSError):
+            socket.create_connection(endpoint, timeout=1.0).close()
 
 
 def _first_line(error: BaseException) -> str:
