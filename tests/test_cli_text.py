@@ -22,7 +22,14 @@ from castray_tui.cli.output import (
 )
 from castray_tui.cli.running import run_until_done
 from castray_tui.cli.times import past_time
-from castray_tui.cli.transfer_text import plan_exit_code, plan_summary, summary, target_row
+from castray_tui.cli.transfer_text import (
+    DETAIL_COLUMNS,
+    detail_row,
+    plan_exit_code,
+    plan_summary,
+    summary,
+    target_row,
+)
 from castray_tui.core.models import PlannedTarget, Transfer, TransferPlan, TransferTarget
 
 
@@ -107,6 +114,14 @@ def test_values_of_options() -> None:
     ]:
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)  # type: ignore[operator]
+
+
+def test_all_that_is_kept_of_a_target_fits_its_columns() -> None:
+    target = TransferTarget("ml", "a", "/x", verdict="verified", sent_bytes=3000, ended=0.0)
+    row = dict(zip([column.title for column in DETAIL_COLUMNS], detail_row(target), strict=True))
+    assert (row["BYTES"], row["SENT"], row["BEGAN"]) == ("0 B", "3.0 KB", "-")
+    assert row["ENDED"] == time.strftime("%H:%M:%S", time.localtime(0))
+    assert row["DIGEST"] == "-"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("2h", 7200), ("1.5d", 129_600)])

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from castray_tui.cli.live_lines import LiveLines, can_redraw
 from castray_tui.cli.output import print_json, print_line, print_message, print_table
 from castray_tui.cli.transfer_progress import SparseProgress, TransferProgress
-from castray_tui.cli.transfer_text import ENDED, TARGET_COLUMNS, summary, target_row
+from castray_tui.cli.transfer_text import (
+    DETAIL_COLUMNS,
+    ENDED,
+    TARGET_COLUMNS,
+    detail_row,
+    summary,
+    target_row,
+)
 from castray_tui.core.config import UiSettings
 from castray_tui.core.engine import Engine
 from castray_tui.core.errors import CastrayError
@@ -103,7 +110,7 @@ def _sparsely(ascii_only: bool) -> Callable[[Transfer], None]:
 
 
 def print_transfer(
-    transfer: Transfer, *, as_json: bool, ascii_only: bool, with_route: bool = False
+    transfer: Transfer, *, as_json: bool, ascii_only: bool, in_full: bool = False
 ) -> None:
     """Prints a transfer with every target, as JSON or as a table and a sentence.
 
@@ -111,15 +118,15 @@ def print_transfer(
         transfer: What to print.
         as_json: Whether JSON is asked for.
         ascii_only: Whether castray's own signs are spelled in ASCII.
-        with_route: Whether the whole way of the bytes is printed, and not only its beginning.
+        in_full: Whether the whole way of the bytes is printed, and not only its beginning, and of
+            targets also what went over the network, and when.
     """
     if as_json:
         print_json(transfer_json(transfer))
     else:
-        print_route(transfer.route, None if with_route else _ROUTE_LINES, ascii_only)
-        print_table(
-            TARGET_COLUMNS, [target_row(each) for each in transfer.targets], ascii_only=ascii_only
-        )
+        print_route(transfer.route, None if in_full else _ROUTE_LINES, ascii_only)
+        columns, row = (DETAIL_COLUMNS, detail_row) if in_full else (TARGET_COLUMNS, target_row)
+        print_table(columns, [row(each) for each in transfer.targets], ascii_only=ascii_only)
         print_line(summary(transfer), ascii_only=ascii_only)
     if transfer.error is not None:
         print_message(f"castray: {transfer.error}", ascii_only=ascii_only)

@@ -27,6 +27,19 @@ TARGET_COLUMNS = [
     Column("DIGEST"),
     Column("REASON"),
 ]
+DETAIL_COLUMNS = [
+    Column("VERDICT"),
+    Column("TARGET"),
+    Column("BYTES", right=True),
+    Column("SENT", right=True),
+    Column("TIME", right=True),
+    Column("RATE", right=True),
+    Column("TRIES", right=True),
+    Column("BEGAN"),
+    Column("ENDED"),
+    Column("DIGEST"),
+    Column("REASON"),
+]
 TRANSFER_COLUMNS = [
     Column("ID"),
     Column("STATE"),
@@ -60,6 +73,17 @@ def target_row(target: TransferTarget) -> list[str]:
         "-" if target.digest is None else target.digest[:_DIGEST_CHARACTERS],
         target.reason or "",
     ]
+
+
+def detail_row(target: TransferTarget) -> list[str]:
+    """One target with all that is kept of it, for ``DETAIL_COLUMNS``."""
+    verdict, address, held, *figures, digest, reason = target_row(target)
+    times = [_time_of_day(target.started), _time_of_day(target.ended)]
+    return [verdict, address, held, bytes_text(target.sent_bytes), *figures, *times, digest, reason]
+
+
+def _time_of_day(seconds: float | None) -> str:
+    return "-" if seconds is None else time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def target_address(target: TransferTarget | PlannedTarget) -> str:

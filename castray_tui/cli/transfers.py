@@ -100,7 +100,7 @@ async def _transfers(arguments: argparse.Namespace, settings: Settings) -> int:
         if not arguments.json:
             for line in detail_lines(one):
                 print_line(safe_text(line), ascii_only=ascii_only)
-        print_transfer(one, as_json=arguments.json, ascii_only=ascii_only, with_route=True)
+        print_transfer(one, as_json=arguments.json, ascii_only=ascii_only, in_full=True)
     elif arguments.json:
         print_json(_list_json(found))
     elif found:
