@@ -35,6 +35,7 @@ class Listener:
         key_of: Callable[[bytes, bytes], Optional[bytes]],
         on_channel: Callable[[wire.Channel, bytes, bytes], None],
         json_limit_bytes: int = wire.DATA_JSON_LIMIT_BYTES,
+        *,
         on_dialed: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_dialed = on_dialed

@@ -141,9 +141,12 @@ class NodeAgent:
                     self._port_range,
                     self._key_of,
                     self._on_channel,
-                    on_dialed=lambda: self.on_dialed(),
+                    on_dialed=self._note_dialed,
                 )
             return self._listener.port
+
+    def _note_dialed(self) -> None:
+        self.on_dialed()
 
     def _scan(self, arguments: Json) -> Json:
         """Looks at a source, without reading it, and remembers it for ``send``."""

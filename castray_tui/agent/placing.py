@@ -33,7 +33,8 @@ def _actor_class() -> Any:
         def __init__(  # noqa: PLR0917  (an actor's arguments)
             self, loader: str, packed: str, address: str, ports: Tuple[int, int], niceness: int
         ) -> None:
-            import os  # noqa: PLC0415  the class travels without its module
+            import contextlib  # noqa: PLC0415  the class travels without its module
+            import os  # noqa: PLC0415
 
             os.nice(niceness)
             exec(loader, {"bundle": packed})  # noqa: S102  (castray's own source, from its own job)
@@ -45,10 +46,9 @@ def _actor_class() -> Any:
             )
 
             self._agent = NodeAgent(address, ports)
-            try:
+            # Where this is not the main thread, or there is no such signal, idling costs more.
+            with contextlib.suppress(ValueError, AttributeError):
                 self._agent.on_dialed = Resting(self._agent.idle_seconds).wake
-            except (ValueError, AttributeError):
-                pass  # Not the main thread, or no such signals here: it costs a little more.
 
         def call(self, order: str, arguments: Json) -> Json:
             # Exceptions of a package that only exists in memory are told as data.
