@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from castray_tui.agent.layout import fitting_chunk_bytes
 from castray_tui.core.errors import CastrayError, TransferError
 from castray_tui.core.models import Node
 from castray_tui.core.text_safety import safe_text
@@ -153,7 +154,7 @@ class WayFinder:
                 source,
                 targets,
                 size_bytes=self._source.size,
-                chunk_bytes=self._options.chunk_bytes,
+                chunk_bytes=fitting_chunk_bytes(self._source.size, self._options.chunk_bytes),
                 link_bytes_per_second=self._link_rate(),
                 streams=self._options.streams,
                 reach=self._reach,
