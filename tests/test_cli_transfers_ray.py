@@ -104,6 +104,16 @@ def test_folders_and_several_sources(source: Path, tmp_path: Path) -> None:
     assert (out / "tree" / "needed.log").exists()
     assert not (out / "tree" / "left.log").exists()
     assert (out / "tree" / "link").readlink() == Path("deep/kept.txt")
+    (out / "tree" / "deep" / "old.txt").write_text("old")
+    again = castray("cp", "tree", f"lab/head:{out}/", *words, "--json")
+    assert again.json["targets"][0]["verdict"] == "identical", again.out
+    assert (out / "tree" / "deep" / "old.txt").exists()
+    (out / "tree" / "kept.log").write_text("left out")
+    cleared = castray("cp", "tree", f"lab/head:{out}/", *words, "--delete", "--json")
+    assert cleared.code == 0, cleared.out
+    assert not (out / "tree" / "deep" / "old.txt").exists()
+    assert (out / "tree" / "kept.log").exists()
+    assert (out / source.name).exists()
     refused = castray("cp", "tree", f"lab/head:{tmp_path}/other/", "--links", "refuse", "--json")
     assert refused.code == 1
     assert "link" in refused.err

@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="symbolic links in folders: keep (default), follow or refuse",
     )
     parser.add_argument(
+        "--delete",
+        action="store_true",
+        help="remove from folders what their source does not have, once all is there",
+    )
+    parser.add_argument(
         "--rate-limit",
         metavar="RATE",
         type=bytes_per_second,
@@ -145,6 +150,7 @@ def request_of(arguments: argparse.Namespace, loaded: LoadedSettings) -> Transfe
         links=arguments.links,
         link_rate_limit_bytes_per_second=arguments.link_rate_limit,
         streams=arguments.streams,
+        delete=arguments.delete,
     )
 
 

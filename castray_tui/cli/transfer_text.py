@@ -118,6 +118,7 @@ def detail_lines(transfer: Transfer) -> list[str]:
     lines.append(f"time     {times}" + (f"  by {transfer.user}" if transfer.user else ""))
     if transfer.request is not None:
         options = [f"overwrite {transfer.request.overwrite}", f"links {transfer.request.links}"]
+        options += ["delete"] if transfer.request.delete else []
         options += [f"exclude {pattern}" for pattern in transfer.request.exclude]
         options += [f"include {pattern}" for pattern in transfer.request.include]
         lines.append("options  " + ", ".join(options))

@@ -350,6 +350,8 @@ class TransferRequest:
         patience_seconds: How long a target that was lost is waited for; None for what the
             settings say.
         streams: How many streams one agent sends at once at most; None for the settings' number.
+        delete: Whether what is in a target's folders and not in the source's is removed, except
+            what the patterns leave out.
     """
 
     sources: tuple[str, ...]
@@ -362,6 +364,7 @@ class TransferRequest:
     link_rate_limit_bytes_per_second: int | None = None
     patience_seconds: float | None = None
     streams: int | None = None
+    delete: bool = False
 
 
 @dataclass(frozen=True, slots=True)

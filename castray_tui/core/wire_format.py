@@ -280,6 +280,7 @@ def _request_json(request: TransferRequest) -> JsonObject:
         "link_rate_limit": request.link_rate_limit_bytes_per_second,
         "patience": _number(request.patience_seconds),
         "streams": request.streams,
+        "delete": request.delete,
     }
 
 

@@ -21,8 +21,14 @@ from castray_tui.core.transfer.sessions import AgentRefusedError, call
 Json = dict[str, Any]
 
 
-async def compare(source: Source, targets: Sequence[PreparedTarget]) -> Preparation:
+async def compare(
+    source: Source, targets: Sequence[PreparedTarget], *, deletes: bool = False
+) -> Preparation:
     """Finds out which files the targets hold already, by their digests.
+
+    Args:
+        deletes: Whether what a folder holds besides is removed: then one that holds all of it is
+            still to be seen to.
 
     Raises:
         TransferError: The source cannot be read, or changed.
@@ -57,7 +63,8 @@ async def compare(source: Source, targets: Sequence[PreparedTarget]) -> Preparat
         }
         skipped_bytes = sum(manifest.files[number].size for number in skip)
         plan = replace(target.plan, send_bytes=source.size - skipped_bytes)
-        if len(skip) == len(manifest.files) and not target.lacks_entries:
+        has_all = len(skip) == len(manifest.files) and not target.lacks_entries
+        if has_all and not (deletes and manifest.is_tree):
             plan = replace(plan, action="skip", reason="identical")
         settled[target.index] = replace(target, plan=plan, skip=skip)
     return Preparation(

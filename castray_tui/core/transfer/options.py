@@ -26,6 +26,7 @@ class SendOptions:
     streams: int
     patience_seconds: float
     niceness: int = 0
+    delete: bool = False
 
     @classmethod
     def of(cls, request: TransferRequest, settings: TransferSettings) -> SendOptions:
@@ -52,4 +53,5 @@ class SendOptions:
             streams=request.streams or settings.streams,
             patience_seconds=settings.patience_seconds if patience is None else patience,
             niceness=settings.niceness,
+            delete=request.delete,
         )

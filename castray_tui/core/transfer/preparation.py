@@ -74,7 +74,7 @@ async def prepare(
         greeting.cancel()
         await asyncio.gather(scanning, greeting, return_exceptions=True)
     planned = await _plan_targets(source, greeted, options)
-    return await compare(source, planned)
+    return await compare(source, planned, deletes=options.delete)
 
 
 # --- the source -------------------------------------------------------------------------------

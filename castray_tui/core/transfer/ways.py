@@ -255,6 +255,9 @@ class WayFinder:
             "roots": list(self._options.roots),
             "reserve_bytes": self._options.reserve_bytes,
             "part_id": f"{self._transfer[:12]}-{target.index}",
+            "delete": self._options.delete,
+            "include": list(self._options.include),
+            "exclude": list(self._options.exclude),
             "skip": sorted(target.skip),
             "skip_digests": {str(number): digest for number, digest in target.skip.items()},
         }
