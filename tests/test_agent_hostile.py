@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from agent_lab import Leg, verdicts
 
-from castray_tui.agent import rows, wire
-from castray_tui.agent.content import pack_head
+from castray_tui.agent import content, rows, wire
 
 Json = dict[str, Any]
 CHUNK = 256 * 1024
@@ -80,8 +79,8 @@ def is_hung_up_on(channel: wire.Channel) -> bool:
         return True
 
 
-def head_of(content: bytes, number: int = 0) -> bytes:
-    return pack_head([(number, hashlib.sha256(content).digest())])
+def head_of(payload: bytes, number: int = 0) -> bytes:
+    return content.pack_head([(number, hashlib.sha256(payload).digest())])
 
 
 def chunk(number: int, head: bytes, payload: bytes) -> Callable[[wire.Channel], None]:
@@ -155,7 +154,9 @@ def test_content_that_is_whole_but_not_what_was_sent_is_not_published(
     hasher = hashlib.sha256()
     for number in range(4):
         hasher.update(bytes(CHUNK))
-        channel.send_chunk(number, pack_head([(0, hasher.digest())]), memoryview(bytes(CHUNK)))
+        channel.send_chunk(
+            number, content.pack_head([(0, hasher.digest())]), memoryview(bytes(CHUNK))
+        )
     channel.send({"final": "sha256:" + "0" * 64})
     assert is_hung_up_on(channel)
     channel.close()
@@ -215,18 +216,21 @@ def send_to(leg: Leg, liar: FalseTarget, source: Path, target: Path) -> Json:
     return status
 
 
-WANT: Json = {"want": 0, "skip": []}
+WANT: Json = {"want": 0, "skip": ""}
 
 
 @pytest.mark.parametrize(
     "replies",
     [
         [{}],
-        [{"want": 99, "skip": []}],
-        [{"want": -1, "skip": []}],
-        [{"want": "all", "skip": []}],
+        [{"want": 99, "skip": ""}],
+        [{"want": -1, "skip": ""}],
+        [{"want": "all", "skip": ""}],
         [{"want": 0}],
         [{"want": 0, "skip": 7}],
+        [{"want": 0, "skip": "%"}],
+        [{"want": 0, "skip": "aGVsbG8="}],
+        [{"want": 0, "skip": content.pack_numbers({10_000_000})}],
         [{"rows": 7}],
         [{"rows": [{"index": 0, "verdict": "failed", "code": "x", "reason": "y"}]}],
         [WANT, {"rows": [{"index": 0, "verdict": "failed", "code": "x", "reason": "y"}]}],
@@ -257,7 +261,7 @@ def test_a_target_that_lies_harms_only_itself(
     assert row_of(status, 1)["verdict"] == "failed"
 
 
-@pytest.mark.parametrize("reply", [{}, {"want": 99, "skip": []}, {"rows": []}])
+@pytest.mark.parametrize("reply", [{}, {"want": 99, "skip": ""}, {"rows": []}])
 def test_a_target_that_lies_is_not_asked_all_the_time(
     leg: Leg, source: Path, tmp_path: Path, reply: Json
 ) -> None:
@@ -308,6 +312,16 @@ def test_a_greeting_that_makes_no_sense_costs_nothing(
     while leg.targets[0].call("idle", {})["busy"]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("numbers", [set(), {0}, {7, 8, 9}, {999}, set(range(0, 1000, 3))])
+def test_numbers_are_packed_and_unpacked(numbers: set[int]) -> None:
+    assert content.unpack_numbers(content.pack_numbers(numbers), 1000) == numbers
+
+
+def test_many_numbers_fit_into_a_message() -> None:
+    packed = content.pack_numbers(set(range(0, 4_000_000, 2)))
+    assert len(packed) < wire.DATA_JSON_LIMIT_BYTES // 8
 
 
 def test_rows_are_cut_to_what_belongs_into_them() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import collections
 import hashlib
 import os
 import struct
 import threading
+import zlib
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from .files import FileRefusedError, os_reason
@@ -340,6 +342,38 @@ class _LargeFile:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = self._number = -1
+
+
+def pack_numbers(numbers: Set[int]) -> str:
+    """File numbers in few bytes, for there may be millions."""
+    if not numbers:
+        return ""
+    bits = bytearray(max(numbers) // 8 + 1)
+    for number in numbers:
+        bits[number >> 3] |= 1 << (number & 7)
+    return base64.b64encode(zlib.compress(bytes(bits))).decode()
+
+
+def unpack_numbers(text: str, count: int) -> Set[int]:
+    """What ``pack_numbers`` packed. Raises ValueError where it is nothing of the kind.
+
+    Args:
+        count: All numbers must be below it.
+    """
+    if not text:
+        return set()
+    try:
+        unpacker = zlib.decompressobj()
+        bits = unpacker.decompress(base64.b64decode(text), count // 8 + 1)
+    except zlib.error:
+        raise ValueError("numbers that cannot be unpacked") from None
+    if unpacker.unconsumed_tail:
+        raise ValueError("more numbers than there are files")
+    return {
+        number
+        for number in range(min(count, len(bits) * 8))
+        if bits[number >> 3] >> (number & 7) & 1
+    }
 
 
 def wanted_by(skip: Set[int]) -> Callable[[int], bool]:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from . import wire
-from .content import ServedChunk, wanted_by
+from .content import ServedChunk, unpack_numbers, wanted_by
 from .files import FileRefusedError
 from .limiter import Limiter
 
@@ -238,7 +238,7 @@ class Feed:
 
     def _send_all(self, channel: wire.Channel, answer: Json) -> None:
         member, content = self._member, self._member.content
-        skip = {int(number) for number in answer["skip"]}
+        skip = unpack_numbers(answer["skip"], len(content.manifest.files))
         at = int(answer["want"])
         if not 0 <= at <= content.layout.chunk_count:
             raise wire.WireError("a chunk was asked for that there is not")

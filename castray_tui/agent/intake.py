@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from . import wire
 from .buffers import BufferPool, Chunk
-from .content import Content, digest_of, unpack_head, whole_digest
+from .content import Content, digest_of, pack_numbers, unpack_head, whole_digest
 from .files import FileRefusedError
 from .layout import Layout, Segment
 from .manifest import Manifest
@@ -80,7 +80,7 @@ class Intake(Content):
         """Where a feeder goes on: the next chunk, and what shows that those before are the same."""
         with self.changed:
             at = self.ready
-        answer: Json = {"want": at, "skip": sorted(self.skip)}
+        answer: Json = {"want": at, "skip": pack_numbers(self.skip)}
         if at < self.layout.chunk_count:
             first = self.layout.segments(at)[0]
             if first.offset and self.wants(first.number):
