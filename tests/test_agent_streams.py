@@ -309,6 +309,19 @@ def test_cancelling_does_not_wait_for_a_slow_rate(leg: Leg, source: Path, tmp_pa
     assert time.monotonic() - began < 2.5
 
 
+def test_cancelling_does_not_wait_for_a_target_that_never_dialed(
+    leg: Leg, source: Path, tmp_path: Path
+) -> None:
+    leg.scan(source)
+    leg.allow(0, tmp_path / "dst")
+    leg.send([leg.row(0, mode="await", endpoints=[])], patience_seconds=60)
+    leg.source.call("cancel", {"transfer": leg.transfer})
+    assert verdicts(leg.ended(5)) == ["cancelled"]
+    member = leg.source._transfers[leg.transfer].source
+    assert member is not None
+    wait_until(lambda: all(feed.is_ended for feed in member._feeds), 5)
+
+
 def test_a_policy_of_never_holds_to_the_last_moment(
     made: list[Any], source: Path, tmp_path: Path
 ) -> None:

@@ -131,6 +131,35 @@ def test_an_interrupted_tree_goes_on_where_it_stopped(
         assert row_of(status, place)["sent"] <= leg.scanned["size"] - 5 * MIB
 
 
+def test_a_beginning_that_has_become_another_is_sent_again(
+    make_leg: MakeLeg, tmp_path: Path
+) -> None:
+    """The source was rewritten in between, in a way that its times and sizes do not show."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    large = tree / "large"
+    large.write_bytes(os.urandom(4 * MIB))
+    (tree / "a small one").write_bytes(b"small")
+    leg = make_leg(2)
+    leg.scan(tree)
+    for place in range(2):
+        leg.allow(place, tmp_path / f"t{place}")
+    leg.send(rate_limit=3 * MIB)
+    begun(leg, 1, 2 * MIB)
+    leg.source.close()
+    status = large.stat()
+    large.write_bytes(os.urandom(4 * MIB))
+    os.utime(large, ns=(status.st_atime_ns, status.st_mtime_ns))
+    leg.source = NodeAgent("127.0.0.1", (0, 0))
+    leg.scan(tree)
+    for place in range(2):
+        leg.allow(place, tmp_path / f"t{place}")
+    leg.send()
+    assert verdicts(leg.ended()) == ["verified"] * 2
+    for place in range(2):
+        assert content_of(tmp_path / f"t{place}") == content_of(tree)
+
+
 @pytest.mark.parametrize("at_byte", [200_000, 3 * MIB, 6 * MIB])
 def test_a_flipped_byte_in_a_tree_is_repaired(
     make_leg: MakeLeg, tree: Path, tmp_path: Path, at_byte: int
