@@ -320,7 +320,7 @@ def test_numbers_are_packed_and_unpacked(numbers: set[int]) -> None:
 
 
 def test_many_numbers_fit_into_a_message() -> None:
-    packed = content.pack_numbers(set(range(0, 4_000_000, 2)))
+    packed = content.pack_numbers(set(range(0, 1_000_000, 2)))
     assert len(packed) < wire.DATA_JSON_LIMIT_BYTES // 8
 
 
