@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from castray_tui.core.transfer.driver_process import DriverProcess, left_drivers
 from castray_tui.core.transfer.sessions import ClusterSession
 
 if TYPE_CHECKING:
-    from castray_tui.core.ray_api.jobs import JobClient, JobInfo
+    from castray_tui.core.ray_api.jobs import JobClient
 
 Json = dict[str, Any]
 
@@ -133,7 +133,7 @@ class CoordinatorStarter:
                 f"{door.name} is only looked at: {door.read_only_reason}",
                 remedy="Set read_only = false in the cluster's [[clusters]] entry to transfer",
             )
-        found = await self.find_running(door, same_settings=True)
+        found = await self.find_running(door)
         if found is not None:
             return found
         if door.jobs is not None:
@@ -145,50 +145,67 @@ class CoordinatorStarter:
                 return await self._start_job(door, door.jobs)
         return await self._start_without_dashboard(door)
 
-    async def find_running(
-        self, door: ClusterDoor, *, must_answer: bool = False, same_settings: bool = False
-    ) -> Coordinator | None:
-        """A coordinator of this castray's key and source that runs there already, or None.
-
-        Args:
-            must_answer: Whether one that runs, as far as Ray knows, and cannot be talked to is an
-                error, rather than as good as none.
-            same_settings: Whether one that was started with other settings is as good as none.
-
-        Raises:
-            TransferError: There is one, and it does not answer.
-        """
-        refusal: CastrayError | None = None
+    async def find_running(self, door: ClusterDoor) -> Coordinator | None:
+        """A coordinator of this castray's key, source and settings that runs there already, or
+        None."""
+        prefix = f"{shipping.own_prefix(self._key)}{shipping.source_hash()}-"
+        prefix += f"{shipping.settings_mark(self._settings)}-"
         if door.jobs is None:
             for driver in left_drivers(self._state_dir, door.key):
                 if driver.is_alive():
-                    try:
+                    with contextlib.suppress(TransferError):
                         session, place = await self._connect(driver.log(), ["127.0.0.1"])
                         return Coordinator(session, place, driver=driver)
-                    except TransferError as error:
-                        refusal = error
-        prefix = f"{shipping.own_prefix(self._key)}{shipping.source_hash()}-"
-        if same_settings:
-            prefix += f"{shipping.settings_mark(self._settings)}-"
-        for job in await _jobs_of(door):
+            return None
+        for job in await door.jobs.list():
             if (job.submission_id or "").startswith(prefix) and job.status == "RUNNING":
-                submission_id = str(job.submission_id)
-                try:
-                    assert door.jobs is not None  # it has listed this one
-                    log = await door.jobs.logs(submission_id)
-                    session, place = await self._connect(log, door.control_hosts)
-                    return Coordinator(
-                        session,
-                        place,
-                        jobs=door.jobs,
-                        submission_id=submission_id,
-                        token=door.token,
-                    )
-                except (TransferError, NotFoundError, RayAnswerError) as error:
-                    refusal = error
-        if refusal is not None and must_answer:
-            raise TransferError(f"A coordinator runs on {door.name}: {refusal.message}")
+                with contextlib.suppress(TransferError, NotFoundError, RayAnswerError):
+                    return await self._connect_to_job(door, door.jobs, str(job.submission_id))
         return None
+
+    async def find_all_running(
+        self, door: ClusterDoor, held_keys: Collection[int]
+    ) -> list[Coordinator]:
+        """Every coordinator of this castray's key that runs there, whatever its settings.
+
+        Args:
+            held_keys: Public keys of those that are connected already, and left out.
+
+        Raises:
+            TransferError: There is one that does not answer, or that another version started.
+        """
+        found: list[Coordinator] = []
+        try:
+            if door.jobs is None:
+                for driver in left_drivers(self._state_dir, door.key):
+                    if driver.is_alive() and not _is_held(driver.log(), held_keys):
+                        session, place = await self._connect(driver.log(), ["127.0.0.1"])
+                        found.append(Coordinator(session, place, driver=driver))
+                return found
+            own = shipping.own_prefix(self._key)
+            for job in await door.jobs.list():
+                submission_id = job.submission_id or ""
+                if not submission_id.startswith(own) or job.status != "RUNNING":
+                    continue
+                if not submission_id.startswith(f"{own}{shipping.source_hash()}-"):
+                    raise TransferError("another version of castray started it")
+                if not _is_held(await door.jobs.logs(submission_id), held_keys):
+                    found.append(await self._connect_to_job(door, door.jobs, submission_id))
+        except BaseException as error:
+            for coordinator in found:
+                await coordinator.session.close()
+            if isinstance(error, TransferError):
+                raise TransferError(
+                    f"A coordinator runs on {door.name} and cannot be talked to: {error.message}"
+                ) from error
+            raise
+        return found
+
+    async def _connect_to_job(
+        self, door: ClusterDoor, jobs: JobClient, submission_id: str
+    ) -> Coordinator:
+        session, place = await self._connect(await jobs.logs(submission_id), door.control_hosts)
+        return Coordinator(session, place, jobs=jobs, submission_id=submission_id, token=door.token)
 
     async def _start_job(
         self, door: ClusterDoor, jobs: JobClient, *, owns_client: bool = False
@@ -318,8 +335,12 @@ def _version_of(package: str) -> str:
     return metadata.version(package)
 
 
-async def _jobs_of(door: ClusterDoor) -> list[JobInfo]:
-    return await door.jobs.list() if door.jobs is not None else []
+def _is_held(log: str, held_keys: Collection[int]) -> bool:
+    """Whether the coordinator that wrote a log is one of those that are connected already."""
+    return any(
+        line.get("castray") == "ready" and str(line.get("key")) in {f"{key:x}" for key in held_keys}
+        for line in read_lines(log)
+    )
 
 
 def _version(text: str | None) -> tuple[int, ...]:

@@ -21,12 +21,14 @@ class LeftLeg:
         transfer: As the journal has it, or as the record tells it.
         number: The leg's.
         indexes: The targets that the attempt sends to, or sent to.
+        record: What a coordinator keeps of the attempt.
         result: How the attempt ended; None while it runs.
     """
 
     transfer: Transfer
     number: int
     indexes: tuple[int, ...]
+    record: Json
     result: Json | None = None
 
     @property
@@ -75,7 +77,7 @@ def _leg_in(
     indexes = tuple(
         index for index in record.get("indexes", []) if type(index) is int and 0 <= index < count
     )
-    return LeftLeg(transfer, progress.leg_of(record), indexes, result)
+    return LeftLeg(transfer, progress.leg_of(record), indexes, record, result)
 
 
 def _ended_at(result: Json) -> float:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from castray_tui.core.errors import CastrayError, TransferError
-from castray_tui.core.models import Node, Transfer, TransferState
+from castray_tui.core.models import Transfer, TransferState
 from castray_tui.core.transfer import progress
 from castray_tui.core.transfer.dialing import have_dialed
 from castray_tui.core.transfer.leg_rows import LegRows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class SessionKeeper:
         self._on_event = on_event
         self._on_closed = on_closed
         self._coordinators: dict[str, asyncio.Task[Coordinator]] = {}
+        # Left by castrays with other settings; new transfers go by the one above.
+        self._besides: dict[str, list[Coordinator]] = {}
         self._local: asyncio.Task[LocalSession] | None = None
         self._starter_made: CoordinatorStarter | None = None
         self._key_made: shipping.CastrayKey | None = None
@@ -119,20 +122,31 @@ class SessionKeeper:
         """The results that ended coordinators left on a cluster; their records are removed."""
         return await collect_ended(door, self._key(), self._state_dir)
 
-    async def take_up(self, door: ClusterDoor) -> Session | None:
-        """A session with a coordinator that an earlier castray left running; None where there is
-        none, or a session is held already."""
-        if door.key in self._coordinators:
-            return None
-        running = await self._starter().find_running(door, must_answer=True)
-        if running is None:
-            return None
-        if door.key in self._coordinators:  # opened meanwhile
-            await running.session.close()
-            return None
-        self._coordinators[door.key] = asyncio.create_task(_ready(running))
-        self._listen(door.key, running)
-        return running.session
+    async def take_up(self, door: ClusterDoor) -> list[Session]:
+        """Sessions with all coordinators of this castray's key that run on a cluster: the one that
+        is held, if there is one, and those that earlier castrays left.
+
+        Raises:
+            CastrayError: There is one that cannot be talked to.
+        """
+        held = await self._held(door.key)
+        keys = {one.place.public_key for one in held}
+        for one in await self._starter().find_all_running(door, keys):
+            if door.key not in self._coordinators:
+                self._coordinators[door.key] = asyncio.create_task(_ready(one))
+            else:
+                self._besides.setdefault(door.key, []).append(one)
+            self._listen(door.key, one)
+            held.append(one)
+        return [one.session for one in held]
+
+    async def _held(self, cluster_key: str) -> list[Coordinator]:
+        held = [one for one in self._besides.get(cluster_key, ()) if one.session.is_open]
+        task = self._coordinators.get(cluster_key)
+        if task is not None:
+            with contextlib.suppress(CastrayError):  # whoever wanted it is told why
+                held.append(await asyncio.shield(task))
+        return [one for one in held if one.session.is_open]
 
     def use_local(self, session: LocalSession) -> None:
         """Takes this machine's agent process that was started already."""
@@ -148,40 +162,43 @@ class SessionKeeper:
 
     async def release(self, cluster_key: str) -> None:
         """Leaves a cluster: its coordinator and agents end, unless a transfer still runs there."""
-        left = await self._release(cluster_key)
-        if left is not None:
+        for left in await self._release(cluster_key):
             self._clear_later(left)
 
     async def close(self) -> None:
         """Leaves all clusters and ends the agent process of this machine."""
         self._is_closing = True
-        left = await asyncio.gather(*(self._release(key) for key in list(self._coordinators)))
+        keys = {*self._coordinators, *self._besides}
+        left = await asyncio.gather(*(self._release(key) for key in keys))
         waiting = list(self._clearing.items())
         for task, _ in waiting:
             task.cancel()
         # Nobody who quits should wait for Ray to notice that a job has ended.
-        hand_over([*filter(None, left), *(job for _, job in waiting)])
+        hand_over([*itertools.chain(*left), *(job for _, job in waiting)])
         if self._local is not None:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 await (await self._local).close()
             self._local = None
 
-    async def _release(self, cluster_key: str) -> LeftJob | None:
+    async def _release(self, cluster_key: str) -> list[LeftJob]:
         task = self._coordinators.pop(cluster_key, None)
-        if task is None:
-            return None
-        if not task.done():
-            task.cancel()
-        with contextlib.suppress(CastrayError, asyncio.CancelledError):
-            coordinator = await task
+        leaving = self._besides.pop(cluster_key, [])
+        if task is not None:
+            if not task.done():
+                task.cancel()
+            with contextlib.suppress(CastrayError, asyncio.CancelledError):
+                leaving.append(await task)
+        left: list[LeftJob | None] = []
+        for coordinator in leaving:
             coordinator.session.on_closed = lambda: None
-            if self._lingers and self._is_closing:
-                return await coordinator.leave_running()
-            left = await coordinator.release()
-            if left is not None or coordinator.driver is not None:
-                self._contacts.forget(cluster_key)
-            return left
-        return None
+            with contextlib.suppress(CastrayError):
+                if self._lingers and self._is_closing:
+                    left.append(await coordinator.leave_running())
+                    continue
+                left.append(await coordinator.release())
+                if left[-1] is not None or coordinator.driver is not None:
+                    self._contacts.forget(cluster_key)
+        return [job for job in left if job is not None]
 
     async def _local_session(self) -> LocalSession:
         task = self._local

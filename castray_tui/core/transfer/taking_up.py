@@ -78,18 +78,20 @@ class TakingUp:
         if door.read_only_reason is not None:
             return
         results = await self._keeper.collect_ended(door)
-        records: list[Json] = []
-        session = await self._keeper.take_up(door)
-        if session is not None:
+        told: list[tuple[Json, Session | None]] = []
+        for session in await self._keeper.take_up(door):
             (known,) = await session.request({"known": 1}, _KNOWN_SECONDS)
             results += known["results"]
-            records += known["records"]
-        for leg in left_legs(results, records, wanted):
-            self._take_up(leg, cluster_key, session)
+            told += [(record, session) for record in known["records"]]
+        sessions = {id(record): session for record, session in told}
+        for leg in left_legs(results, [record for record, _ in told], wanted):
+            self._take_up(leg, cluster_key, sessions.get(id(leg.record)))
 
     def _take_up(self, leg: LeftLeg, cluster_key: str, session: Session | None) -> None:
         run = self._in_hand.run_named(leg.name)
         if run is not None:
+            if run.has_open_owner:  # which tells by itself
+                return
             if leg.result is not None:
                 run.heard_end(leg.result.get("status") or {})
             elif session is not None:
