@@ -17,8 +17,11 @@ from .resting import REST_AFTER_SECONDS
 Json = Dict[str, Any]
 
 START_SECONDS = 30.0
-# A digest of a large file takes its time; a node that died is noticed by Ray long before.
+# Of orders that look at content, which takes its time; Ray notices long before that a node died.
 CALL_SECONDS = 3600.0
+_LONG_ORDERS = frozenset({"scan", "plan", "existing", "digests"})
+# All others are carried out at once, by an agent that does not hang.
+SHORT_CALL_SECONDS = 20.0
 _CONCURRENT_CALLS = 16
 _HEAD_RESOURCE = "node:__internal_head__"
 # The others are about a transfer that only the agent that had it knows of.
@@ -118,7 +121,7 @@ class RayNodes(Nodes):
         shortest = float("inf")
         for node_id, placed in agents:
             try:
-                answer = placed.call("idle", {}, timeout_seconds=10.0)["answer"]
+                answer = placed.call("idle", {})["answer"]
                 shortest = min(shortest, 0.0 if answer["busy"] else answer["seconds"])
             except OrderRefusedError:
                 self._drop(node_id, placed)
@@ -210,13 +213,15 @@ class _Placed:
                 raise OrderRefusedError("agent", "the node is dead")
         raise OrderRefusedError("agent", "the cluster has no such node any more")
 
-    def call(self, order: str, arguments: Json, timeout_seconds: float = CALL_SECONDS) -> Json:
-        """One order. Raises OrderRefusedError where the agent is gone or does not answer."""
+    def call(self, order: str, arguments: Json) -> Json:
+        """One order. Raises OrderRefusedError where the agent is gone or does not answer; one that
+        hangs is ended, so that the next order finds a new one."""
         if self._actor is None:
             raise OrderRefusedError("agent", "the node's agent is not up")
         self._wake()
-        result = self._get(self._actor.call.remote(order, arguments), timeout_seconds)
-        return dict(result)
+        is_long = order in _LONG_ORDERS
+        timeout_seconds = CALL_SECONDS if is_long else SHORT_CALL_SECONDS
+        return self._get(self._actor.call.remote(order, arguments), timeout_seconds)
 
     def _wake(self) -> None:
         """Dials an agent that may be resting, so that the order is taken up at once."""
@@ -239,6 +244,7 @@ class _Placed:
         try:
             result = self._ray.get(reference, timeout=timeout_seconds)
         except exceptions.GetTimeoutError:
+            self.kill()
             raise OrderRefusedError(
                 "agent", "no answer from the node within {:.0f} s".format(timeout_seconds)
             ) from None
