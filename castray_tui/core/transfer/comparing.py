@@ -14,6 +14,7 @@ from castray_tui.core.transfer.participants import (
     Preparation,
     PreparedTarget,
     Source,
+    SourceLostError,
     ask_each,
 )
 from castray_tui.core.transfer.sessions import AgentRefusedError, call
@@ -31,6 +32,7 @@ async def compare(
             still to be seen to.
 
     Raises:
+        SourceLostError: The source's agent does not answer.
         TransferError: The source cannot be read, or changed.
     """
     unsettled = [target for target in targets if target.candidates]
@@ -85,7 +87,11 @@ async def _digests_at_source(source: Source, numbers: Sequence[int]) -> dict[int
     except AgentRefusedError as refused:
         if refused.refusal == "changed":
             raise TransferError(f"{source.leg} changed while it was looked at") from refused
+        if refused.refusal == "agent":
+            raise SourceLostError(f"{source.leg.label}: {refused.message}") from refused
         raise
+    except TransferError as error:
+        raise SourceLostError(f"{source.leg.label} does not answer: {error.message}") from error
     return {int(number): str(digest) for number, digest in answer["digests"].items()}
 
 

@@ -23,10 +23,9 @@ from castray_tui.core.transfer.dialing import have_dialed
 from castray_tui.core.transfer.leg_rows import LegRows
 from castray_tui.core.transfer.leg_ways import LegWays
 from castray_tui.core.transfer.options import SendOptions
-from castray_tui.core.transfer.participants import Preparation
+from castray_tui.core.transfer.participants import Preparation, SourceLostError
 from castray_tui.core.transfer.preparation import (
     AGENT_START_SECONDS,
-    SourceLostError,
     prepare,
 )
 from castray_tui.core.transfer.selection import Leg, Place, node_again_or_lost

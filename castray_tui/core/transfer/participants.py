@@ -19,6 +19,10 @@ ORDER_SECONDS = 60.0
 DIGEST_SECONDS = 6 * 3600.0
 
 
+class SourceLostError(TransferError):
+    """Nobody answers for the source just now; it may come back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One leg's source after its agent has looked at it.

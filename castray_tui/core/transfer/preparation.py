@@ -20,6 +20,7 @@ from castray_tui.core.transfer.participants import (
     Preparation,
     PreparedTarget,
     Source,
+    SourceLostError,
     ask_each,
     endpoints_of,
 )
@@ -34,10 +35,6 @@ _REASON_LIMIT = 1000
 
 SessionFor = Callable[[str], Awaitable[Session]]
 """Gives the session of a cluster by its key, ``local`` included; raises CastrayError."""
-
-
-class SourceLostError(TransferError):
-    """Nobody answers for the source just now; it may come back."""
 
 
 async def prepare(

@@ -24,12 +24,12 @@ from castray_tui.core.transfer.participants import (
     Endpoints,
     Preparation,
     PreparedTarget,
+    SourceLostError,
     endpoints_of,
 )
 from castray_tui.core.transfer.preparation import (
     AGENT_START_SECONDS,
     SessionFor,
-    SourceLostError,
 )
 from castray_tui.core.transfer.reach import Probe, Reach, RouteMember
 from castray_tui.core.transfer.route import (
