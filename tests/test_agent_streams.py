@@ -212,8 +212,8 @@ def test_a_byte_that_is_flipped_on_its_way_is_repaired(
     assert made[-1].flipped == 1
     assert row["verdict"] == "verified"
     assert digest(tmp_path / "dst") == digest(source)
-    # Only what was in flight is fetched again.
-    assert row["sent"] <= source.stat().st_size + 10 * CHUNK
+    # Only what was in flight is fetched again; that may be all of so small a file.
+    assert row["sent"] <= 2 * source.stat().st_size + CHUNK
     assert nothing_left(tmp_path)
 
 
