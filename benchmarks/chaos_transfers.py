@@ -422,13 +422,20 @@ def main() -> int:
     while len(names) < arguments.runs:  # every fault as often as every other
         names += chance.sample(kinds, len(kinds))
     outcomes: list[Outcome] = []
+    broken = ""
     started = time.monotonic()
     with Scene(HOSTS, RATE_BITS_PER_SECOND) as scene:
         runs = Runs(scene, arguments.seed)
         for number, name in enumerate(names[: arguments.runs]):
             if arguments.minutes and time.monotonic() - started > arguments.minutes * 60:
                 break
-            outcome = runs.one(number, name)
+            try:
+                outcome = runs.one(number, name)
+            except RuntimeError as error:
+                # The scene itself broke, on a machine that is too busy for Ray to start a node.
+                broken = f"the scene broke in run {number}: {error}"
+                print(broken[:1000], flush=True)
+                break
             outcomes.append(outcome)
             print(
                 f"{number:>4} {name:<26}{outcome.kind:<5}{outcome.source:>6} "
@@ -441,7 +448,7 @@ def main() -> int:
                 print(f"       VIOLATION {violation}", flush=True)
             if arguments.json is not None:
                 write(arguments, outcomes, [])
-        left = runs.left()
+        left = [broken] if broken else runs.left()
     print_table(outcomes)
     for each in left:
         print(f"LEFT BEHIND {each}")

@@ -41,6 +41,13 @@ async def main() -> int:
     parser.add_argument("--mib", type=int, default=1024, help="size of the file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the files lie (default: temporary)")
+    parser.add_argument(
+        "--rest",
+        type=float,
+        default=4.0,
+        metavar="SECONDS",
+        help="wait before each, so that each gets equally fresh memory (see docs/benchmarks.md)",
+    )
     parser.add_argument("--only-castray", action="store_true", help="no rivals but cp")
     parser.add_argument("--json", type=Path, help="write all figures there")
     arguments = parser.parse_args()
@@ -93,6 +100,7 @@ async def measure(
         times: dict[str, list[float]] = {name: [] for name in ways}
         for round_number in range(arguments.rounds + 1):
             for name, way in ways.items():
+                await asyncio.sleep(arguments.rest)
                 seconds = await way()
                 if round_number == 0 and await asyncio.to_thread(sha256_of, target) != digest:
                     raise RuntimeError(f"{name} did not make the same file")

@@ -25,7 +25,7 @@ IDLE_SECONDS = 30
 PATIENCE_SECONDS = 20
 SMALL_DISK_MIB = 80
 RUN_SECONDS = 150.0
-_NODE_SECONDS = 60.0
+_NODE_SECONDS = 240.0
 
 
 class Scene:
@@ -151,21 +151,20 @@ class Scene:
         deadline = time.monotonic() + _NODE_SECONDS
         for host in self.hosts:
             host.mend()
-        for host in self.hosts[1:]:
-            if self.cluster.raylet_pid(host) is None:
-                self.cluster.start_worker(host)
         names = {host.address: host.name for host in self.hosts}
         while True:
-            alive = {names[row["node_ip"]]: row["node_id"] for row in self._alive_nodes()}
             running = {host.name: self._running_node(host) for host in self.hosts}
+            for host in self.hosts[1:]:
+                # A node that Ray took for dead ends when its link is back; not always at once.
+                if running[host.name] is None and self.cluster.raylet_pid(host) is None:
+                    with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+                        self.cluster.start_worker(host)
+                    running[host.name] = self._running_node(host)
+            alive = {names[row["node_ip"]]: row["node_id"] for row in self._alive_nodes()}
             if alive and alive == running:
                 return alive
             if time.monotonic() > deadline:
                 raise RuntimeError(f"not all nodes are up: {alive} of {running}")
-            for host in self.hosts[1:]:
-                # A node that Ray took for dead ends when its link is back; not always at once.
-                if running[host.name] is None and self.cluster.raylet_pid(host) is None:
-                    self.cluster.start_worker(host)
             time.sleep(0.5)
 
     def _running_node(self, host: Host) -> str | None:
