@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find castray_tui -name '*.py')
 PYTEST_ARGS ?=
+CHAOS_ARGS ?=
 
-.PHONY: help demo test check format bench venv clean
+.PHONY: help demo test check format bench chaos venv clean
 
 help:
 	@echo "make demo     two small Ray clusters, castray over them, and all stopped again"
@@ -13,6 +14,7 @@ help:
 	@echo "make check    lint, types and floors only"
 	@echo "make format   put the code in order"
 	@echo "make bench    what castray's figures are measured with"
+	@echo "make chaos    random faults amid transfers (CHAOS_ARGS='--runs 20')"
 	@echo "make venv     set up $(VENV) without running anything"
 	@echo "make clean    remove everything that these made"
 
@@ -33,9 +35,12 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format
 
 bench: $(VENV)/installed-dev $(VENV)/compiled
-	@for script in benchmarks/*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
-	done
+	@missed=""; for script in $(filter-out benchmarks/chaos_%,$(wildcard benchmarks/*.py)); do \
+		echo "== $$script"; $(BIN)/python "$$script" || missed="$$missed $$script"; \
+	done; [ -z "$$missed" ] || { echo "missed a goal:$$missed"; exit 1; }
+
+chaos: $(VENV)/installed-dev $(VENV)/compiled
+	$(BIN)/python benchmarks/chaos_transfers.py $(CHAOS_ARGS)
 
 venv: $(VENV)/compiled
 
