@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from agent_lab import Leg, verdicts
 
-from castray_tui.agent import content, rows, wire
+from castray_tui.agent import branches, content, rows, wire
 
 Json = dict[str, Any]
 CHUNK = 256 * 1024
@@ -351,7 +351,7 @@ def test_rows_are_cut_to_what_belongs_into_them() -> None:
 def test_spans_hold_exactly_those_below() -> None:
     parents = [-1, 0, 0, -1, 1, 3, 4, 2]
     tree = [{"index": 10 + place, "parent": parent} for place, parent in enumerate(parents)]
-    found = rows.spans(tree)
+    found = branches.spans(tree)
 
     def is_below(place: int, top: int) -> bool:
         return place == top or (place >= 0 and is_below(parents[place], top))

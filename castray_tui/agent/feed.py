@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from . import wire
+from .branches import below
 from .content import ServedChunk, unpack_numbers, wanted_by
 from .files import FileRefusedError
 from .limiter import Limiter
@@ -369,31 +370,6 @@ class Feed:
         """Only what the child has checked says that its connections are of use."""
         self._lost_since = self._refused_since = None
         self._damages = 0
-
-
-def below(rows: List[Json]) -> List[Json]:
-    """The rows under the first one, with places of parents counted anew."""
-    return [dict(row, parent=row["parent"] - 1) for row in rows[1:]]
-
-
-def split(rows: List[Json]) -> List[List[Json]]:
-    """The rows of each child (those with parent -1) with everybody below it."""
-    top: List[int] = []
-    places: List[int] = []
-    groups: Dict[int, List[Json]] = {}
-    for place, row in enumerate(rows):
-        parent = row["parent"]
-        if parent < 0:
-            top.append(place)
-            places.append(0)
-            groups[place] = [dict(row)]
-            continue
-        head = top[parent]
-        top.append(head)
-        group = groups[head]
-        places.append(len(group))
-        group.append(dict(row, parent=places[parent]))
-    return list(groups.values())
 
 
 def _is_hole(fd: int, offset: int, length: int) -> bool:

@@ -11,13 +11,14 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import rows as told_rows
 from . import wire
+from .branches import spans, split
 from .content import Content, SourceContent
-from .feed import Feed, split
+from .feed import Feed
 from .files import FileRefusedError
 from .intake import Intake
 from .limiter import Limiter
+from .rows import checked
 
 Json = Dict[str, Any]
 
@@ -94,7 +95,7 @@ class Member:
         self.link_rate = int(settings["link_rate_limit"])
         self.patience_seconds = float(settings["patience_seconds"])
         with self._lock:
-            self._spans = told_rows.spans(tree)
+            self._spans = spans(tree)
             for row in tree:
                 self._rows[row["index"]] = {"index": row["index"], "verdict": None}
         for rows in split(tree):
@@ -236,7 +237,7 @@ class Member:
         Raises:
             ValueError, TypeError: It makes no sense.
         """
-        rows = [told_rows.checked(row) for row in told]
+        rows = [checked(row) for row in told]
         with self._lock:
             first, end = self._spans.get(feed, (0, 0))
             return [row for row in rows if first <= self._spans.get(row["index"], (-1, 0))[0] < end]
@@ -381,7 +382,7 @@ class Member:
         groups = split(rows)
         wanted = {group[0]["index"] for group in groups}
         with self._lock:
-            self._spans = told_rows.spans(rows)
+            self._spans = spans(rows)
             self._rows = {
                 index: self._rows.get(index, {"index": index, "verdict": None})
                 for index in self._spans

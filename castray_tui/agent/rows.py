@@ -6,7 +6,7 @@ source. Nobody can speak for a target that is not below it.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict
 
 Json = Dict[str, Any]
 
@@ -45,28 +45,3 @@ def checked(row: Any) -> Json:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def spans(tree: List[Json]) -> Dict[int, Tuple[int, int]]:
-    """By the index of each target of a tree: a range of numbers for it and all that are below it.
-
-    Args:
-        tree: Rows of ``index`` and ``parent`` (a place in the list, or -1), parents first.
-    """
-    sizes = [1] * len(tree)
-    for place in range(len(tree) - 1, -1, -1):
-        if tree[place]["parent"] >= 0:
-            sizes[tree[place]["parent"]] += sizes[place]
-    found: Dict[int, Tuple[int, int]] = {}
-    free: List[int] = []
-    free_top = 0
-    for place, row in enumerate(tree):
-        if row["parent"] < 0:
-            start = free_top
-            free_top += sizes[place]
-        else:
-            start = free[row["parent"]]
-            free[row["parent"]] += sizes[place]
-        free.append(start + 1)
-        found[row["index"]] = (start, start + sizes[place])
-    return found
