@@ -10,14 +10,14 @@ import contextlib
 import hashlib
 import os
 import queue
-import struct
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from . import wire
+from .arrival import Arrived, agreed_digests, hash_zeros
 from .buffers import BufferPool, Chunk
-from .content import Content, digest_of, pack_numbers, unpack_head, whole_digest
+from .content import Content, digest_of, pack_numbers, whole_digest
 from .files import FileRefusedError
 from .layout import Layout, Segment
 from .manifest import Manifest
@@ -26,7 +26,6 @@ from .staging import Destination, open_destination
 Json = Dict[str, Any]
 
 _BUFFERS = 4
-_ZEROS_BYTES = 1024 * 1024
 
 
 class Intake(Content):
@@ -57,7 +56,7 @@ class Intake(Content):
         self._next = 0  # The chunk that is to be received next.
         self._hasher = hashlib.sha256()
         self._hasher_before = self._hasher
-        self._queue: queue.Queue[Optional[_Arrived]] = queue.Queue(_BUFFERS)
+        self._queue: queue.Queue[Optional[Arrived]] = queue.Queue(_BUFFERS)
         self._pool: Optional[BufferPool] = None
         self._damaged = False
         self._refusal: Optional[FileRefusedError] = None
@@ -177,17 +176,8 @@ class Intake(Content):
         if head.number != self._next or head.number >= layout.chunk_count:
             raise wire.WireError("a chunk out of its place")
         segments = self._wanted(head.number)
-        try:
-            digests = unpack_head(head.head)
-        except struct.error:
-            raise wire.WireError("a chunk with a head that makes no sense") from None
-        if [number for number, _ in digests] != [one.number for one in segments]:
-            raise wire.WireError("a chunk with other files than were wanted")
-        if head.length != sum(one.length for one in segments):
-            raise wire.WireError("a chunk of another length than agreed")
         is_pack = layout.is_pack(head.number)
-        if is_pack and head.is_hole:
-            raise wire.WireError("a hole among small files")
+        digests = agreed_digests(head, segments, is_pack)
         buffer: Optional[Chunk] = None
         view: Optional[memoryview] = None
         if is_pack:
@@ -205,7 +195,7 @@ class Intake(Content):
             if buffer is not None:
                 buffer.release()
             raise
-        self._queue.put(_Arrived(head.number, segments, digests, view, buffer))
+        self._queue.put(Arrived(head.number, segments, digests, view, buffer))
         self._next = head.number + 1
 
     def _write_piece(self, piece: Segment, view: Optional[memoryview]) -> None:
@@ -248,7 +238,7 @@ class Intake(Content):
                     arrived.buffer.release()
                 self._queue.task_done()
 
-    def _check(self, arrived: _Arrived) -> None:
+    def _check(self, arrived: Arrived) -> None:
         at = 0
         is_pack = self.layout.is_pack(arrived.chunk)
         for piece, (_, digest) in zip(arrived.segments, arrived.digests):  # noqa: B905  (3.8)
@@ -256,7 +246,7 @@ class Intake(Content):
                 self._hasher = hashlib.sha256()
             before = self._hasher.copy()
             if arrived.view is None:
-                _hash_zeros(self._hasher, piece.length)
+                hash_zeros(self._hasher, piece.length)
             else:
                 self._hasher.update(arrived.view[at : at + piece.length])
             if self._hasher.digest() != digest:
@@ -413,29 +403,3 @@ class Intake(Content):
 
     def _pass_over_what_is_there(self) -> None:
         self.ready = self._past_what_is_there(0)
-
-
-class _Arrived:
-    """A chunk that has come and is to be checked."""
-
-    def __init__(
-        self,
-        chunk: int,
-        segments: List[Segment],
-        digests: List[Tuple[int, bytes]],
-        view: Optional[memoryview],
-        buffer: Optional[Chunk],
-    ) -> None:
-        self.chunk = chunk
-        self.segments = segments
-        self.digests = digests
-        self.view = view
-        self.buffer = buffer
-
-
-def _hash_zeros(hasher: Any, length: int) -> None:
-    zeros = memoryview(bytes(min(length, _ZEROS_BYTES)))
-    while length:
-        view = zeros[: min(length, len(zeros))]
-        hasher.update(view)
-        length -= len(view)
