@@ -326,6 +326,37 @@ def test_a_folder_that_was_made_meanwhile_is_merged_into(tree: Path, tmp_path: P
 # --- trees into folders that are there -------------------------------------------------------
 
 
+def test_two_that_bring_the_same_folder_at_once_both_do(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raylets of one host that are sent the same: neither meets a folder when it looks."""
+    (tree / "a" / "bound").mkdir()
+    (tree / "a" / "bound" / "within").write_bytes(b"within")
+    (tree / "a" / "bound").chmod(0o555)
+    target = tmp_path / "into"
+    target.mkdir()
+    move_all = tree_staging.move_all
+
+    def move_after_another(*arguments: Any) -> None:
+        monkeypatch.setattr(tree_staging, "move_all", move_all)
+        sent([tree, more], target)
+        (target / tree.name / "a" / "other").write_bytes(b"other")
+        move_all(*arguments)
+
+    # A folder that is named with others is put beside what is there.
+    more = tmp_path / "more"
+    more.write_bytes(b"more")
+    monkeypatch.setattr(tree_staging, "move_all", move_after_another)
+    sent([tree, more], target)
+    assert (target / tree.name / "a" / "other").read_bytes() == b"other"
+    (target / tree.name / "a" / "other").unlink()
+    expected, found = looks(tree), looks(target / tree.name)
+    del expected["."], found["."], expected["a"], found["a"]
+    assert found == expected
+    (tree / "a" / "bound").chmod(0o755)
+    assert not list(target.rglob(".castray*"))
+
+
 def test_a_tree_is_merged_into_what_is_there(either_sync: None, tree: Path, tmp_path: Path) -> None:
     target = tmp_path / "tree"
     (target / "a" / "own").mkdir(parents=True)

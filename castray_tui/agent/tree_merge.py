@@ -159,7 +159,7 @@ def move_all(
 
     Args:
         manifest: What is staged, but for what is there already.
-        survey: What was found at the target.
+        survey: What was found at the target; folders that were made since are noted in it.
         caches: The staging folder and the target.
         skip: Numbers of files that are not staged.
         may_replace: Whether files and links that are there may go.
@@ -184,10 +184,37 @@ def move_all(
             continue
         source_fd = staged.fd(parent)
         target_fd = target.fd(parent)
-        if may_replace or entry.kind == "folder":
+        if entry.kind == "folder":
+            try:
+                os.rename(name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                # Somebody else made it meanwhile: what lies in it is moved one by one.
+                new_tops |= _note_made(entry, manifest, survey, staged)
+        elif may_replace:
             os.rename(name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
         else:
             _take_name(name, source_fd, target_fd)
+
+
+def _note_made(
+    made: Entry, manifest: Manifest, survey: Survey, staged: FolderCache
+) -> AbstractSet[str]:
+    """Counts a folder as one that was there. The paths of those in it, which are tops now."""
+    survey.existing.add(made.path)
+    survey.to_write.add(made.path)
+    survey.new_tops.remove(made)
+    tops = [
+        entry
+        for entry in manifest.entries
+        if entry.kind == "folder" and entry.path.rpartition("/")[0] == made.path
+    ]
+    for entry in tops:
+        # Without the right to write to it, it could not be moved; it gets its mode afterwards.
+        os.fchmod(staged.fd(entry.path), 0o700)
+    survey.new_tops.extend(tops)
+    return {entry.path for entry in tops}
 
 
 def _take_name(name: str, source_fd: int, target_fd: int) -> None:
