@@ -32,7 +32,7 @@ from types import TracebackType
 
 _BURST_BYTES = 256 * 1024
 _LATENCY = "100ms"
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 _END_SECONDS = 5.0
 _LOCK = Path("/run/castray-host-lab.lock")
 _OBJECT_STORE_BYTES = 80_000_000  # Ray refuses less than 75 MB
@@ -286,6 +286,8 @@ class HostCluster:
         environment |= {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",
+            # Ray's 30 s do not do where many nodes start on a busy machine.
+            "RAY_raylet_start_wait_time_s": "120",
             "TMPDIR": str(self.temp_dir),
             **self._environment,
         }
