@@ -192,9 +192,12 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}? " if near else ""
 
 
-def _expression_term(fields: tuple[str, ...], source: str, inverse: bool) -> _Term | None:
-    if not source:
-        return None
+def expression_finder(source: str) -> Callable[[str], bool]:
+    """Whether a regular expression is found in a text, upper and lower case alike.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
     try:
         expression = re.compile(source, re.IGNORECASE)
     except (re.error, RecursionError, OverflowError) as error:
@@ -202,7 +205,13 @@ def _expression_term(fields: tuple[str, ...], source: str, inverse: bool) -> _Te
             f"The regular expression /{source}/ cannot be read: {error}",
             remedy="Put the text in quotes to look for it as it stands.",
         ) from error
-    return _Term(fields, lambda text: expression.search(text) is not None, inverse)
+    return lambda text: expression.search(text) is not None
+
+
+def _expression_term(fields: tuple[str, ...], source: str, inverse: bool) -> _Term | None:
+    if not source:
+        return None
+    return _Term(fields, expression_finder(source), inverse)
 
 
 def _value_term(fields: tuple[str, ...], field: str | None, value: str, inverse: bool) -> _Term:

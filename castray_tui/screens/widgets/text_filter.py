@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from castray_tui.core.errors import UsageError
+from castray_tui.core.node_filter import expression_finder
 
 RowT = TypeVar("RowT")
 _TERM = re.compile(r'(!?)(?:(state|cluster):)?(?:/((?:\\/|[^/])*)(?:/|$)|"([^"]*)(?:"|$)|(\S+))')
@@ -35,7 +35,7 @@ def parse_text_filter(
     terms: list[tuple[bool, Callable[[str], bool]]] = []
     for inverse, _, expression, quoted, word in _TERM.findall(text):
         if expression:
-            terms.append((bool(inverse), _finder(expression)))
+            terms.append((bool(inverse), expression_finder(expression)))
         elif quoted or word:
             terms.append((bool(inverse), _holder((quoted or word).casefold())))
 
@@ -48,14 +48,3 @@ def parse_text_filter(
 
 def _holder(wanted: str) -> Callable[[str], bool]:
     return lambda value: wanted in value.casefold()
-
-
-def _finder(source: str) -> Callable[[str], bool]:
-    try:
-        expression = re.compile(source, re.IGNORECASE)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise UsageError(
-            f"The regular expression /{source}/ cannot be read: {error}",
-            remedy="Put the text in quotes to look for it as it stands.",
-        ) from error
-    return lambda value: expression.search(value) is not None
