@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from castray_tui.agent import files, written_file
-from castray_tui.agent.files import FileRefusedError, plan_target, probe_source
+from castray_tui.agent.files import FileRefusedError
+from castray_tui.agent.manifest import Entry, Manifest
 from castray_tui.agent.part_file import PartFile
+from castray_tui.agent.scanning import scan
+from castray_tui.agent.target_plan import plan_target
 
 CONTENT = b"content"
 
@@ -151,22 +154,18 @@ def test_a_read_only_disk_is_a_reason(read_only_disk: Path) -> None:
 # --- plans -----------------------------------------------------------------------------------
 
 
-def plan(path: Path | str, **order: Any) -> dict[str, Any]:
-    source = {
-        "name": "src",
-        "size": 7,
-        "machine": files.machine_id(),
-        "device": 0,
-        "inode": 0,
-        **order.pop("source", {}),
-    }
+def plan(path: Path | str, *, name: str = "src", size: int = 7, **order: Any) -> dict[str, Any]:
+    source = Manifest(name, False, (Entry("file", "", size, 0o644, 0, "", False),), size)
     return plan_target(
         {
             "path": str(path),
-            "source": source,
+            "manifest": source.pack(),
             "overwrite": "if-different",
             "roots": [],
             "reserve_bytes": 0,
+            "machine": files.machine_id(),
+            "device": 0,
+            "inode": 0,
             **order,
         },
         lambda device: 0,
@@ -217,18 +216,18 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
     assert refused(plan(tmp_path / "pipe"), "no regular file")
     assert refused(plan("/dev/null", overwrite="always"), "no regular file")
     assert refused(plan("relative/x"), "must be absolute")
-    assert refused(plan(f"{tmp_path}/x", source={"size": 1 << 60}), "no space")
-    assert refused(plan(f"{tmp_path}/", source={"name": ".."}), "no name")
+    assert refused(plan(f"{tmp_path}/x", size=1 << 60), "no space")
+    assert refused(plan(f"{tmp_path}/", name=""), "no name")
     assert refused(plan(tmp_path / ("n" * 300)), "File name too long")
     status = (tmp_path / "file").stat()
     itself = {"device": status.st_dev, "inode": status.st_ino}
-    assert refused(plan(tmp_path / "file", source=itself), "is the source itself")
+    assert refused(plan(tmp_path / "file", **itself), "is the source itself")
 
 
 def test_the_reserve_stays_free(small_disk: Path) -> None:
-    size = {"size": 512 * 1024}
-    assert plan(small_disk / "x", source=size)["action"] == "send"
-    assert refused(plan(small_disk / "x", source=size, reserve_bytes=700 * 1024), "reserve")
+    size = 512 * 1024
+    assert plan(small_disk / "x", size=size)["action"] == "send"
+    assert refused(plan(small_disk / "x", size=size, reserve_bytes=700 * 1024), "reserve")
     assert names(small_disk) == []
 
 
@@ -245,25 +244,19 @@ def test_only_allowed_roots_and_no_way_around_them(tmp_path: Path) -> None:
     (root / "in" / "way").symlink_to(tmp_path / "out" / "secret")
     for path in (tmp_path / "out" / "secret", root / "link" / "secret", root / "in" / "way"):
         with pytest.raises(FileRefusedError, match="allowed_roots"):
-            probe_source(str(path), roots)
+            scan([str(path)], roots)
 
 
-def test_a_source_is_a_readable_file(tmp_path: Path) -> None:
+def test_a_source_of_one_file_is_readable_and_regular(tmp_path: Path) -> None:
     (tmp_path / "src").write_bytes(CONTENT)
     (tmp_path / "src").chmod(0o640)
-    told = probe_source(str(tmp_path / "src"), [])
-    assert (told["name"], told["size"], told["mode"]) == ("src", 7, 0o640)
+    found = scan([str(tmp_path / "src")], []).manifest
+    assert (found.name, found.total_bytes, found.entries[0].mode) == ("src", 7, 0o640)
     os.mkfifo(tmp_path / "pipe")
-    for path, code in (("none", "missing"), ("", "folder"), ("pipe", "not-a-file")):
+    for name, code in (("none", "missing"), ("pipe", "not-a-file")):
         with pytest.raises(FileRefusedError) as caught:
-            probe_source(str(tmp_path / path), [])
+            scan([str(tmp_path / name)], [])
         assert caught.value.code == code
-
-
-def test_a_digest_is_that_of_the_content(tmp_path: Path) -> None:
-    (tmp_path / "src").write_bytes(b"abc")
-    expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert files.digest_file(str(tmp_path / "src"))["digest"] == expected
 
 
 def test_the_flusher_tells_of_a_disk_that_failed(

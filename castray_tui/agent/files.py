@@ -1,17 +1,12 @@
-"""What the agent asks of a node's file system: sources, targets, digests, free space."""
+"""What the agent asks of a node's file system: paths, what is there, free space."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import socket
 import stat
-from typing import Any, Callable, Dict, List, Optional
-
-Json = Dict[str, Any]
-
-_DIGEST_READ_BYTES = 1024 * 1024
+from typing import List, Optional
 
 
 class FileRefusedError(Exception):
@@ -81,70 +76,6 @@ def check_roots(path: str, roots: List[str]) -> None:
     raise FileRefusedError("roots", "{} lies outside transfer.allowed_roots".format(path))
 
 
-def probe_source(path: str, roots: List[str]) -> Json:
-    """Looks at a source without reading it.
-
-    Returns:
-        ``path`` as opened, ``name``, ``size``, ``mode``, ``mtime_ns``, ``inode``, ``device`` and
-        ``machine``.
-
-    Raises:
-        FileRefusedError: Missing, unreadable, a folder, or no regular file.
-    """
-    path = absolute(path)
-    check_roots(os.path.realpath(path) if roots else path, roots)
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise FileRefusedError("folder", "{} is a folder".format(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise FileRefusedError("not-a-file", "{} is no regular file".format(path))
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise refusal_of(error, path) from error
-    return dict(
-        signature(status), path=path, name=os.path.basename(path), mode=stat.S_IMODE(status.st_mode)
-    )
-
-
-def signature(status: os.stat_result) -> Json:
-    """What changes when somebody writes to a file or puts another in its place."""
-    return {
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-        "inode": status.st_ino,
-        "device": status.st_dev,
-        "machine": machine_id(),
-    }
-
-
-def digest_file(path: str, is_cancelled: Optional[Callable[[], bool]] = None) -> Json:
-    """Reads a whole file and returns its ``digest`` (``sha256:…``) and ``signature``.
-
-    Raises:
-        FileRefusedError: It cannot be read, or changed meanwhile.
-    """
-    path = absolute(path)
-    hasher = hashlib.sha256()
-    buffer = memoryview(bytearray(_DIGEST_READ_BYTES))
-    try:
-        with open(path, "rb", buffering=0) as file:
-            before = signature(os.fstat(file.fileno()))
-            while True:
-                count = file.readinto(buffer)
-                if not count:
-                    break
-                hasher.update(buffer[:count])
-                if is_cancelled is not None and is_cancelled():
-                    raise FileRefusedError("cancelled", "cancelled")
-            if signature(os.fstat(file.fileno())) != before:
-                raise FileRefusedError("changed", "{} changed while it was read".format(path))
-    except OSError as error:
-        raise refusal_of(error, path) from error
-    return {"digest": "sha256:" + hasher.hexdigest(), "signature": before}
-
-
 def final_path(path: str, source_name: str) -> str:
     """Where the source would come to lie: below a path that ends in ``/``, else at the path."""
     path = absolute(path)
@@ -154,67 +85,6 @@ def final_path(path: str, source_name: str) -> str:
             raise FileRefusedError("path", "the source has no name that could be put into a folder")
         path = os.path.join(path, source_name)
     return path
-
-
-def plan_target(order: Json, reserved_bytes: Callable[[int], int]) -> Json:
-    """What would happen to one target, found out without changing anything.
-
-    Args:
-        order: ``path``, ``source`` (what ``probe_source`` said), ``overwrite``, ``roots`` and
-            ``reserve_bytes``.
-        reserved_bytes: Bytes that other transfers still have to write to a device.
-
-    Returns:
-        ``path``, ``action`` (``send``, ``refuse`` or, where only digests can tell, ``compare``),
-        ``code``, ``reason``, ``free_bytes``, ``existing_bytes``.
-    """
-    answer: Json = {
-        "path": order["path"],
-        "action": "refuse",
-        "code": None,
-        "reason": None,
-        "free_bytes": None,
-        "existing_bytes": None,
-    }
-    try:
-        path = answer["path"] = final_path(order["path"], order["source"]["name"])
-        check_roots(path, order["roots"])
-        existing = existing_file(path)
-        if existing is not None and stat.S_ISREG(existing.st_mode):
-            answer["existing_bytes"] = existing.st_size
-        folder = nearest_folder(os.path.dirname(path))
-        disk = os.statvfs(folder)
-        # File systems without blocks (/proc and its like) have no free space to speak of.
-        free_bytes = answer["free_bytes"] = disk.f_bavail * disk.f_frsize if disk.f_blocks else None
-        action = _action(path, existing, order)
-        if action == "send" and free_bytes is not None:
-            available = free_bytes - reserved_bytes(os.stat(folder).st_dev)
-            check_space(path, order["source"]["size"], available, order["reserve_bytes"])
-        answer["action"] = action
-    except FileRefusedError as refusal:
-        answer["code"], answer["reason"] = refusal.code, refusal.reason
-    except OSError as error:
-        refused = refusal_of(error, answer["path"])
-        answer["code"], answer["reason"] = refused.code, refused.reason
-    return answer
-
-
-def _action(path: str, existing: Optional[os.stat_result], order: Json) -> str:
-    source = order["source"]
-    if existing is None and not os.path.islink(path):
-        return "send"
-    if order["overwrite"] == "never":
-        raise FileRefusedError("exists", "exists: {}".format(path))
-    if existing is None:
-        return "send"  # A link to nowhere: the link itself is replaced.
-    if (source["machine"], source["device"], source["inode"]) == (
-        machine_id(),
-        existing.st_dev,
-        existing.st_ino,
-    ):
-        raise FileRefusedError("same-file", "{} is the source itself".format(path))
-    same_size = existing.st_size == source["size"]
-    return "compare" if order["overwrite"] == "if-different" and same_size else "send"
 
 
 def existing_file(path: str) -> Optional[os.stat_result]:
