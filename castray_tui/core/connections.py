@@ -126,7 +126,7 @@ class Connections:
         known = self._watching(found)
         if known is None:
             try:
-                self._open(found, address=_address_of(found), entry=None, named_by_user=False)
+                self._open(found, address=found.address, entry=None, named_by_user=False)
             except ConfigError as error:
                 self._on_view(ClusterView(_refused(found, error), ()))
         elif known.named_by_user or known.entry is not None:
@@ -134,7 +134,7 @@ class Connections:
         elif self._entry_of(found) is not None:
             # It was found before by an address that its entry does not name.
             self._retire(known)
-            self._open(found, address=_address_of(found), entry=None, named_by_user=False)
+            self._open(found, address=found.address, entry=None, named_by_user=False)
         elif (
             known.monitor.view.cluster.state == "refused"
             and known.found.owned_by_me is not found.owned_by_me
@@ -439,10 +439,6 @@ def _token_of_named(entry: KnownClusterSettings | None) -> Token | None:
     return users_token()
 
 
-def _address_of(found: DiscoveredCluster) -> str:
-    return found.dashboard_url or found.gcs_address or found.name
-
-
 def _is_well(connection: _Connection) -> bool:
     return connection.monitor.view.cluster.state == "connected"
 
@@ -452,7 +448,7 @@ def _refused(found: DiscoveredCluster, error: ConfigError) -> Cluster:
     return Cluster(
         key=found.key,
         name=found.name,
-        address=_address_of(found),
+        address=found.address,
         state="refused",
         sources=found.sources,
         dashboard_url=found.dashboard_url,

@@ -130,6 +130,27 @@ class DiscoveredCluster:
     resources: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def address(self) -> str:
+        """Where it is to be asked."""
+        return self.dashboard_url or self.gcs_address or self.name
+
+    def as_cluster(self, state: ClusterState) -> Cluster:
+        """What is known of it before it was asked for its nodes."""
+        return Cluster(
+            key=self.key,
+            name=self.name,
+            address=self.address,
+            state=state,
+            sources=self.sources,
+            dashboard_url=self.dashboard_url,
+            gcs_address=self.gcs_address,
+            ray_version=self.ray_version,
+            session_name=self.session_name,
+            cluster_id=self.cluster_id,
+            discovered=self,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryReport:

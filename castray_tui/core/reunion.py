@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,21 +133,11 @@ def _met(contact: Contact, listing: Sequence[Mapping[str, Any]]) -> Met:
         )
         for row in rows
     )
-    cluster = Cluster(
-        key=found.key,
-        name=found.name,
-        address=found.dashboard_url or found.gcs_address or found.name,
-        state="connected",
-        sources=found.sources,
-        dashboard_url=found.dashboard_url,
-        gcs_address=found.gcs_address,
-        ray_version=found.ray_version,
-        session_name=found.session_name,
-        cluster_id=found.cluster_id,
+    cluster = replace(
+        found.as_cluster("connected"),
         connected_at=now,
         answered_at=now,
         node_count=len(nodes),
         alive_count=sum(row.alive for row in rows),
-        discovered=found,
     )
     return Met(contact, cluster, nodes)

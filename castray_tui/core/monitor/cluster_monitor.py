@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from castray_tui.core.config import Settings
 from castray_tui.core.errors import CastrayError, UnreachableError
-from castray_tui.core.models import Cluster, ClusterState, DiscoveredCluster, EventDraft
+from castray_tui.core.models import ClusterState, DiscoveredCluster, EventDraft
 from castray_tui.core.monitor.doors import Doors
 from castray_tui.core.monitor.health import Asking, health_of, pause_seconds, state_of
 from castray_tui.core.monitor.reading import (
@@ -104,20 +104,12 @@ class ClusterMonitor:
         self._wake = asyncio.Event()
         self._first: asyncio.Future[ClusterView] | None = None
         self._view = ClusterView(
-            cluster=Cluster(
-                key=found.key,
+            cluster=replace(
+                found.as_cluster("connecting"),
                 name=name,
                 address=address,
-                state="connecting",
-                sources=found.sources,
-                dashboard_url=found.dashboard_url,
-                gcs_address=found.gcs_address,
-                ray_version=found.ray_version,
-                session_name=found.session_name,
-                cluster_id=found.cluster_id,
                 read_only=read_only,
                 read_only_reason=read_only_reason,
-                discovered=found,
             ),
             nodes=(),
         )
