@@ -152,7 +152,7 @@ def test_an_orphan_without_patience_keeps_what_it_has_for_another_attempt(
     sender.kill()
     members = [agent._transfers[leg.transfer].targets for agent in leg.targets]
     deadline = time.monotonic() + 15
-    while not all(member[place].content.verdict for place, member in enumerate(members)):  # type: ignore[attr-defined]
+    while not all(member[place].content.verdict for place, member in enumerate(members)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     for place, agent in enumerate(leg.targets):

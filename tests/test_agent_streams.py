@@ -378,10 +378,10 @@ def test_kill_9_of_the_sender_leaves_no_file(
     begun(leg, 0)
     sender.kill()
     member = leg.targets[0]._transfers[leg.transfer].targets[0]
-    wait_until(lambda: member.content.row()["code"] == "lost")  # type: ignore[attr-defined]
+    wait_until(lambda: member.content.row()["code"] == "lost")
     assert not (tmp_path / "new" / "dst").exists()
     # What is there waits for another attempt, and goes with its agent.
-    assert member.content.taken_bytes > 0  # type: ignore[attr-defined]
+    assert member.content.taken_bytes > 0
     leg.targets[0].close()
     assert not (tmp_path / "new").exists()
 

@@ -9,7 +9,7 @@ import time
 from typing import Any, Dict, List, Tuple
 
 from . import bundle
-from .member import pairs
+from .leg import pairs
 from .ownership import Nodes
 from .refusals import OrderRefusedError
 from .resting import REST_AFTER_SECONDS
