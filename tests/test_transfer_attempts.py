@@ -310,6 +310,17 @@ async def test_cancelling_stops_a_wait_and_has_agents_throw_away_what_they_hold(
     assert ("n1", {"transfer": lab.run.wire_name, "indexes": [0]}) in lab.session.told("drop")
 
 
+async def test_targets_let_go_of_what_they_have_open_before_the_transfer_is_over(
+    start: StartLab,
+) -> None:
+    lab = await start("n1", "n2")
+    await lab.session.next_run()
+    lab.end(verified(0), verified(1))
+    assert (await lab.ended()).state == "done"
+    arguments = {"transfer": lab.run.wire_name}
+    assert lab.session.told("forget") == [("n1", arguments), ("n2", arguments)]
+
+
 async def test_cancelling_while_something_is_sent_is_an_order_to_who_owns_it(
     start: StartLab,
 ) -> None:

@@ -39,6 +39,7 @@ Json = dict[str, Any]
 _RUN_SECONDS = 60.0
 _ORDER_SECONDS = 10.0
 _DROP_SECONDS = 5.0
+_FORGET_SECONDS = 1.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 3.0
 _UNREACHED_SECONDS = 3.0
@@ -210,6 +211,7 @@ class LegRun:
             if self._is_cancelled:
                 self._rows.cancel_rest()
                 await self._drop_held()
+            await self._release()
         except Exception as error:  # the border: a transfer always ends with verdicts
             self._rows.fail_rest(f"castray itself failed: {type(error).__name__}: {error}")
             raise
@@ -394,10 +396,20 @@ class LegRun:
 
     async def _drop_held(self) -> None:
         """What agents still hold of a cancelled leg is thrown away, wherever they answer."""
-        arguments = {"transfer": self.wire_name, "indexes": self._rows.cancelled()}
+        await self._tell_targets("drop", _DROP_SECONDS, indexes=self._rows.cancelled())
+
+    async def _release(self) -> None:
+        """Targets let go of the files and folders they have open.
+
+        Agents outlive the transfer, and so would what is removed or unmounted meanwhile.
+        """
+        await self._tell_targets("forget", _FORGET_SECONDS)
+
+    async def _tell_targets(self, order: str, timeout_seconds: float, **arguments: Any) -> None:
+        arguments["transfer"] = self.wire_name
         await asyncio.gather(
             *(
-                call_all(session, [(node_id, "drop", arguments)], _DROP_SECONDS)
+                call_all(session, [(node_id, order, arguments)], timeout_seconds)
                 for session, node_id in self._agents.values()
                 if session.is_open
             )
