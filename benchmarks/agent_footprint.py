@@ -37,6 +37,7 @@ from pathlib import Path
 
 import psutil
 from lab.castray_runs import connected_engine, nodes_of, place, timed
+from lab.ending import end_on_signals
 from lab.figures import GIB, MIB, Figures, write_random
 from lab.processes import (
     CastrayProcess,
@@ -399,4 +400,5 @@ async def node_ids(cluster: OwnCluster, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(asyncio.run(main()))

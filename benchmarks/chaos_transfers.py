@@ -27,7 +27,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -45,6 +44,7 @@ from chaos.scene import DATA_PORTS, IDLE_SECONDS, RUN_SECONDS, Scene
 from chaos.watching import Watch
 from chaos.wire_tap import WireTap
 from lab import hosts
+from lab.ending import end_on_signals
 from lab.hosts import Host
 from lab.processes import descriptors
 
@@ -414,8 +414,7 @@ def main() -> int:
     if reason is not None:
         print(f"skipped: {reason}")
         return 0
-    # What is mounted and runs has to be taken away by then too.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+    end_on_signals()
     chance = random.Random(arguments.seed)
     names: list[str] = []
     kinds: list[str] = arguments.only or list(FAULTS)

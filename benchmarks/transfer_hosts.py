@@ -24,6 +24,7 @@ from pathlib import Path
 
 from lab import hosts, ssh_server
 from lab.castray_runs import Timed, connected_engine, nodes_of, place, timed
+from lab.ending import end_on_signals
 from lab.figures import MIB, Figures, write_random
 from lab.hosts import Host, HostCluster, HostLab
 from lab.processes import castray_processes, cpu_seconds
@@ -171,4 +172,5 @@ def scp_in_turn(figures: Figures, places: Sequence[Host], source: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(asyncio.run(main()))

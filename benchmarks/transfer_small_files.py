@@ -26,6 +26,7 @@ from pathlib import Path
 
 from lab import ssh_server
 from lab.castray_runs import connected_engine, nodes_of, place, timed
+from lab.ending import end_on_signals
 from lab.figures import Figures
 from lab.processes import castray_processes, cpu_seconds
 
@@ -175,4 +176,5 @@ def tar_to(
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(asyncio.run(main()))

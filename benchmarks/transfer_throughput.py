@@ -27,6 +27,7 @@ from pathlib import Path
 
 from lab import ssh_server
 from lab.castray_runs import connected_engine, nodes_of, place, timed
+from lab.ending import end_on_signals
 from lab.figures import GIB, MIB, Figures, write_random
 from lab.processes import castray_processes, cpu_seconds
 
@@ -203,4 +204,5 @@ def object_store_mover(
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(asyncio.run(main()))
