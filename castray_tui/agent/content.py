@@ -329,7 +329,11 @@ class _LargeFile:
             self._number = piece.number
             self._hasher = hashlib.sha256()
         view = self._buffer[: piece.length]
-        read_exactly(self._fd, view, piece.offset)
+        try:
+            read_exactly(self._fd, view, piece.offset)
+        except FileRefusedError:
+            self.check()  # says which file it was
+            raise
         self._hasher.update(view)
         return self._hasher.digest()
 

@@ -391,6 +391,8 @@ class LegRun:
                 self.state = "planning"
         self._rows.take_in(status)
         self._rows.end()
+        if not self._rows.open() and self.state == "planning":
+            self.state = "running"  # until all have let go: nothing is left to be planned
         self._forget_owner()
         self._work.tell()
 
