@@ -11,7 +11,7 @@ from typing import Any
 from castray_tui.agent import wire
 from castray_tui.agent.control import CONTROL_IDENTITY
 from castray_tui.core.errors import TransferError
-from castray_tui.core.text_safety import safe_text
+from castray_tui.core.transfer.answers import Answers
 
 Json = dict[str, Any]
 
@@ -31,8 +31,7 @@ class ControlConnection:
         self._writer = writer
         self._sealer = wire.Sealer(handshake.send_key)
         self._opener = wire.Opener(handshake.receive_key)
-        self._waiting: dict[int, asyncio.Future[Json]] = {}
-        self._last_id = 0
+        self._answers = Answers("The coordinator")
         self.on_event: Callable[[Json], None] = lambda event: None
         self.on_closed: Callable[[], None] = lambda: None
         self.is_open = True
@@ -46,20 +45,7 @@ class ControlConnection:
         """
         if not self.is_open:
             raise TransferError("The coordinator is gone")
-        self._last_id += 1
-        number = self._last_id
-        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
-            self._send({**message, "id": number})
-            answer = await asyncio.wait_for(future, timeout_seconds)
-        except asyncio.TimeoutError:
-            raise TransferError(
-                f"The coordinator did not answer within {timeout_seconds:.0f} s"
-            ) from None
-        finally:
-            self._waiting.pop(number, None)
-        return answers_of(answer)
+        return await self._answers.ask(self._send, message, timeout_seconds)
 
     def _send(self, message: Json) -> None:
         if not self.is_open:
@@ -81,9 +67,7 @@ class ControlConnection:
             return
         self.is_open = False
         self._writer.close()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(TransferError("The connection to the coordinator broke"))
+        self._answers.fail("The connection to the coordinator broke")
         self.on_closed()
 
     async def _ping(self) -> None:
@@ -98,9 +82,7 @@ class ControlConnection:
                 if "event" in message:
                     self.on_event(message)
                 elif "id" in message:
-                    future = self._waiting.get(message["id"])
-                    if future is not None and not future.done():
-                        future.set_result(message)
+                    self._answers.take(message)
         except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, wire.WireError):
             pass  # Whoever waits for an answer is told below.
         except (ValueError, json.JSONDecodeError):
@@ -112,14 +94,6 @@ class ControlConnection:
         prefix = await self._reader.readexactly(wire.PREFIX_BYTES)
         length = wire.json_length(prefix, wire.CONTROL_JSON_LIMIT_BYTES)
         return self._opener.json_payload(prefix, await self._reader.readexactly(length))
-
-
-def answers_of(answer: Json) -> list[Any]:
-    """The list in an answer. Raises TransferError where the order was refused."""
-    if "refused" in answer:
-        raise TransferError(safe_text(answer["refused"].get("reason"), limit=500))
-    answers = answer.get("answers")
-    return answers if isinstance(answers, list) else []
 
 
 async def connect_to_coordinator(

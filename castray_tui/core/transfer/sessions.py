@@ -15,7 +15,8 @@ from castray_tui.agent import keys
 from castray_tui.agent.wire import CONTROL_JSON_LIMIT_BYTES
 from castray_tui.core.errors import TransferError
 from castray_tui.core.text_safety import safe_text
-from castray_tui.core.transfer.control_connection import ControlConnection, answers_of
+from castray_tui.core.transfer.answers import Answers
+from castray_tui.core.transfer.control_connection import ControlConnection
 
 Json = dict[str, Any]
 
@@ -141,8 +142,7 @@ class LocalSession:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._waiting: dict[int, asyncio.Future[Json]] = {}
-        self._last_id = 0
+        self._answers = Answers("castray's own agent")
         self.on_event: Callable[[Json], None] = lambda event: None
         self.on_closed: Callable[[], None] = lambda: None
         self._is_open = True
@@ -179,23 +179,13 @@ class LocalSession:
 
     async def request(self, message: Json, timeout_seconds: float) -> list[Any]:
         """One order; raises TransferError where it is refused or not answered."""
-        stdin = self._process.stdin
-        if not self._is_open or stdin is None:
+        if not self._is_open:
             raise TransferError("castray's own agent process has ended")
-        self._last_id += 1
-        number = self._last_id
-        future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
-        try:
-            stdin.write(json.dumps({**message, "id": number}).encode() + b"\n")
-            answer = await asyncio.wait_for(future, timeout_seconds)
-        except asyncio.TimeoutError:
-            raise TransferError(
-                f"castray's own agent did not answer within {timeout_seconds:.0f} s"
-            ) from None
-        finally:
-            self._waiting.pop(number, None)
-        return answers_of(answer)
+        return await self._answers.ask(self._send, message, timeout_seconds)
+
+    def _send(self, message: Json) -> None:
+        assert self._process.stdin is not None  # opened as a pipe
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     async def close(self) -> None:
         """Ends the process: it aborts what it sends and removes what it has not whole."""
@@ -222,13 +212,9 @@ class LocalSession:
             if "event" in message:
                 self.on_event(message)
                 continue
-            future = self._waiting.get(message["id"])
-            if future is not None and not future.done():
-                future.set_result(message)
+            self._answers.take(message)
         self._is_open = False
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(TransferError("castray's own agent process has ended"))
+        self._answers.fail("castray's own agent process has ended")
         self.on_closed()
 
 
