@@ -45,6 +45,7 @@ def plan(
     bridges: Sequence[RouteMember] = (),
     is_final: bool = False,
     link: float | None = LINK,
+    source_limit: float | None = None,
 ) -> Route:
     return plan_route(
         source,
@@ -52,6 +53,7 @@ def plan(
         size_bytes=size,
         chunk_bytes=4 << 20,
         link_bytes_per_second=link,
+        source_bytes_per_second=source_limit,
         streams=streams,
         reach=reach or Reach(),
         bridges=bridges,
@@ -173,6 +175,15 @@ def test_a_host_is_entered_once_whatever_runs_on_it() -> None:
             assert source.host not in hosts
             assert set(clusters.values()) <= {1}
             assert "A" not in clusters
+
+
+def test_a_source_that_is_held_back_sends_once() -> None:
+    """What it may send is not divided by those on its host, though they could all have it."""
+    raylets = [member(index, address=SOURCE.address) for index in range(3)]
+    free = plan(raylets, size=40_000_000)
+    assert [edge.parent for edge in free.edges] == [-1, -1, -1]
+    held_back = plan(raylets, size=40_000_000, source_limit=4e6)
+    assert [edge.parent for edge in held_back.edges].count(-1) == 1
 
 
 def test_a_host_feeds_no_more_others_than_one_of_its_raylets_would() -> None:

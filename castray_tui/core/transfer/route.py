@@ -113,6 +113,7 @@ def plan_route(
     size_bytes: int,
     chunk_bytes: int,
     link_bytes_per_second: float | None,
+    source_bytes_per_second: float | None = None,
     streams: int,
     reach: Reach,
     bridges: Sequence[RouteMember] = (),
@@ -126,6 +127,7 @@ def plan_route(
         size_bytes: Of the whole content.
         link_bytes_per_second: What a host's network gives each way, or the limit that was asked
             for if that is less; None where nobody knows.
+        source_bytes_per_second: What the source may send in all; None for no limit.
         streams: How many others one member may feed. More only where a target has no other way.
         reach: What is known of the network so far.
         bridges: Nodes that are no targets and may pass bytes on, the best first; castray's machine
@@ -142,6 +144,7 @@ def plan_route(
         size_bytes=size_bytes,
         chunk_bytes=chunk_bytes,
         link_bytes_per_second=link_bytes_per_second,
+        source_bytes_per_second=source_bytes_per_second,
         streams=streams,
     )
     ordered = sorted(bridges, key=lambda bridge: bridge.is_local)

@@ -179,11 +179,13 @@ def best_tree(
     size_bytes: int,
     chunk_bytes: int,
     link_bytes_per_second: float | None,
+    source_bytes_per_second: float | None,
     streams: int,
 ) -> tuple[list[int], int]:
     """The feeders of the tree that should be through first, and its width.
 
     Args:
+        source_bytes_per_second: What the source may send to all it feeds; None for no limit.
         streams: The greatest width.
     """
     rate = link_bytes_per_second or ASSUMED_BYTES_PER_SECOND
@@ -193,6 +195,8 @@ def best_tree(
         hops = [Hop(members[at].host, members[to].host) for to, at in enumerate(feeders) if to]
         depth = max(depths(feeders))
         seconds = seconds_of(hops, depth, size_bytes, chunk_bytes, rate)
+        if source_bytes_per_second:
+            seconds = max(seconds, feeders[1:].count(0) * size_bytes / source_bytes_per_second)
         found.append(((max(depth - _MAX_DEPTH, 0), seconds), feeders, width))
         if width >= len(members) - 1:
             break

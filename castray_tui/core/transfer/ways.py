@@ -156,6 +156,7 @@ class WayFinder:
                 size_bytes=self._source.size,
                 chunk_bytes=fitting_chunk_bytes(self._source.size, self._options.chunk_bytes),
                 link_bytes_per_second=self._link_rate(),
+                source_bytes_per_second=self._options.rate_limit_bytes_per_second or None,
                 streams=self._options.streams,
                 reach=self._reach,
                 bridges=self._bridges,
@@ -185,11 +186,14 @@ class WayFinder:
         """How long the route will take, by the rates that were measured; None where none were."""
         if not self._rates or not route.edges:
             return None
-        seconds = route.predicted_seconds
-        if self._options.rate_limit_bytes_per_second:
-            limited = self._source.size / self._options.rate_limit_bytes_per_second
-            seconds = max(seconds, limited)
-        return seconds
+        fed_by_source = sum(edge.parent == -1 for edge in route.edges)
+        size = self._source.size
+        limits = (
+            (self._options.rate_limit_bytes_per_second, size * fed_by_source),
+            (self._options.link_rate_limit_bytes_per_second, size),
+        )
+        limited = [sent / limit for limit, sent in limits if limit]
+        return max([route.predicted_seconds, *limited])
 
     async def forget(self) -> None:
         """Has every agent that was told the secret forget it."""
