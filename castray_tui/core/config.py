@@ -69,7 +69,7 @@ class TransferSettings:
     rate_limit_bytes_per_second: int = 0
     link_rate_limit_bytes_per_second: int = 0
     streams: int = 4
-    patience_seconds: float = 30.0
+    patience_seconds: float = 60.0
     port_range: tuple[int, int] = (0, 0)
     overwrite: Overwrite = "if-different"
     allowed_roots: tuple[Path, ...] = ()
