@@ -95,6 +95,21 @@ def test_nothing_in_the_way_is_nothing_to_compare(tree: Path, tmp_path: Path) ->
         assert plan(tree, tmp_path / "tree", overwrite=overwrite)["action"] == "send"
 
 
+@pytest.mark.parametrize(("overwrite", "written"), [("if-different", []), ("always", ["", "a"])])
+def test_folders_that_are_written_to_are_looked_at_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: str, written: list[str]
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for top in (source, target):
+        (top / "a").mkdir(parents=True)
+        (top / "x").write_bytes(b"1")
+        (top / "a" / "y").write_bytes(b"2")
+    asked: list[str] = []
+    monkeypatch.setattr(files, "check_writable", asked.append)
+    assert plan(source, target, overwrite=overwrite)["action"] != "refuse"
+    assert asked == [str(target / folder) for folder in written]
+
+
 def test_one_file_is_handled_as_before(tree: Path, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"z")

@@ -129,7 +129,10 @@ def _look_at_tree(path: str, manifest: Manifest, order: Json, answer: Json) -> s
         elif order["overwrite"] == "if-different":
             answer["candidates"] = survey.same_size
         answer["lacks_entries"] = bool(survey.to_write)
-        for folder in sorted(survey.to_write):
+        written = set(survey.to_write)
+        if order["overwrite"] == "always":
+            written.update(manifest.files[one].path.rpartition("/")[0] for one in survey.same_size)
+        for folder in sorted(written):
             files.check_writable(os.path.join(path, folder) if folder else path)
     finally:
         target.close()

@@ -122,10 +122,16 @@ class LegRows:
         told = replace(known, sent_bytes=None, seconds=None)
         seen = progress.target_with(told, row, known.bytes_total)
         sent, seconds = seen.sent_bytes, seen.seconds
+        if seconds is None:
+            seconds = known.seconds
+        elif before.seconds is not None:
+            # An agent that lived on counts the attempts before as well; one that is new does not.
+            most = seconds if known.started is None else max(seconds, time.time() - known.started)
+            seconds = min(before.seconds + seconds, most)
         return replace(
             seen,
             sent_bytes=known.sent_bytes if sent is None else (before.sent_bytes or 0) + sent,
-            seconds=known.seconds if seconds is None else (before.seconds or 0.0) + seconds,
+            seconds=seconds,
         )
 
     def end(self) -> None:
