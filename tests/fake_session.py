@@ -9,6 +9,7 @@ from typing import Any
 
 from castray_tui.agent.scanning import scan
 from castray_tui.core.errors import TransferError
+from castray_tui.core.transfer.answers import ConnectionBrokenError
 
 Json = dict[str, Any]
 
@@ -37,6 +38,8 @@ class FakeSession:
         """Nodes without an agent."""
         self.walls: set[tuple[str, str]] = set()
         """Who cannot connect to whom, by node."""
+        self.breaks_at: str | None = None
+        """The order at which the connection breaks, once."""
         self.started = asyncio.Event()
 
     def sealed(self, secret: bytes) -> Json:
@@ -46,6 +49,9 @@ class FakeSession:
         await asyncio.sleep(0)
         if not self.is_open:
             raise TransferError("The coordinator is gone")
+        if any(one["order"] == self.breaks_at for one in message.get("calls", [])):
+            self.breaks_at = None
+            raise ConnectionBrokenError("The connection to the coordinator broke")
         if "calls" in message:
             shared = message.get("shared", {})
             return [

@@ -257,6 +257,22 @@ async def test_a_coordinator_that_dies_is_replaced(start: StartLab) -> None:
     assert (ended.state, ended.error, ended.targets[0].attempts) == ("done", None, 2)
 
 
+@pytest.mark.parametrize("order", ["hello", "scan", "plan", "allow", "reach"])
+async def test_a_coordinator_that_dies_at_the_first_look_is_replaced(
+    start: StartLab, order: str
+) -> None:
+    lab = await start("n1", "n2")
+    lab.session.breaks_at = order
+    served: set[int] = set()
+    while len(served) < 2:
+        run = await lab.session.next_run()
+        served |= {row["index"] for row in run["tree"]}
+        lab.end(*(verified(row["index"]) for row in run["tree"]))
+    assert lab.session.breaks_at is None
+    ended = await lab.ended()
+    assert (ended.state, ended.error) == ("done", None)
+
+
 async def test_the_way_is_told_as_planned_and_as_it_becomes(start: StartLab) -> None:
     lab = await start("n1", "n2")
     await lab.session.next_run()

@@ -12,6 +12,10 @@ from castray_tui.core.text_safety import safe_text
 Json = dict[str, Any]
 
 
+class ConnectionBrokenError(TransferError):
+    """Whoever owed an answer has gone in the middle, and may soon be there again."""
+
+
 class Answers:
     """The answers that one side still owes.
 
@@ -60,4 +64,4 @@ class Answers:
         """None will come any more: whoever waits is told why."""
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(TransferError(reason))
+                future.set_exception(ConnectionBrokenError(reason))

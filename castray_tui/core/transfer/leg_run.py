@@ -26,6 +26,8 @@ from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.participants import Preparation, SourceLostError
 from castray_tui.core.transfer.preparation import (
     AGENT_START_SECONDS,
+    BROKEN,
+    is_broken,
     prepare,
 )
 from castray_tui.core.transfer.selection import Leg, Place, node_again_or_lost
@@ -275,7 +277,7 @@ class LegRun:
                 return False
             await self._send(preparation, ways)
         except SourceLostError as error:
-            if is_first and not is_prepared:
+            if is_first and not is_prepared and not is_broken(error):
                 raise
             self._rows.wait_for(self._rows.open(), error.message)
             self._work.tell()
@@ -316,7 +318,9 @@ class LegRun:
                 self._agents[id(prepared.session), node_id] = (prepared.session, node_id)
         known = []
         for one in preparation.targets:
-            if one.is_lost and one.published is None and not is_first:
+            # What does not answer at first may never have; what broke did.
+            is_waited_for = not is_first or one.code == BROKEN
+            if one.is_lost and one.published is None and is_waited_for:
                 self._rows.wait_for([one.index], one.plan.reason)
             else:
                 known.append(one)

@@ -13,6 +13,7 @@ from castray_tui.agent.files import absolute, refusal_of
 from castray_tui.core.errors import CastrayError, TransferError
 from castray_tui.core.models import PlannedTarget
 from castray_tui.core.text_safety import safe_text
+from castray_tui.core.transfer.answers import ConnectionBrokenError
 from castray_tui.core.transfer.comparing import compare
 from castray_tui.core.transfer.options import SendOptions
 from castray_tui.core.transfer.participants import (
@@ -30,6 +31,8 @@ from castray_tui.core.transfer.sessions import AgentRefusedError, Session, call
 Json = dict[str, Any]
 
 AGENT_START_SECONDS = 45.0
+BROKEN = "broken"
+"""Code of a target whose side went in the middle of looking at it."""
 _SCAN_SECONDS = 1800.0
 _REASON_LIMIT = 1000
 
@@ -230,8 +233,12 @@ def _greeted(
         return _refused(target, str(session), session.code, is_lost=is_passing(session))
     hello = hellos[node.key]
     if isinstance(hello, TransferError):
-        return _refused(target, hello.message, "agent", is_lost=True)
+        return _refused(target, hello.message, _code_of(hello), is_lost=True)
     return replace(target, session=session, endpoints=endpoints_of(hello))
+
+
+def _code_of(error: TransferError) -> str:
+    return BROKEN if isinstance(error, ConnectionBrokenError) else "agent"
 
 
 def _refused(
@@ -239,6 +246,11 @@ def _refused(
 ) -> PreparedTarget:
     plan = replace(target.plan, action="refuse", reason=reason)
     return replace(target, plan=plan, code=code, is_lost=is_lost, session=None)
+
+
+def is_broken(error: SourceLostError) -> bool:
+    """Whether the source's side was there, and went in the middle of looking at it."""
+    return isinstance(error.__cause__, ConnectionBrokenError)
 
 
 def is_passing(error: CastrayError) -> bool:
@@ -279,7 +291,7 @@ def _planned(
         is_lost = answer.refusal == "agent"
         return _refused(target, answer.message, answer.refusal, is_lost=is_lost)
     if isinstance(answer, TransferError):
-        return _refused(target, answer.message, "agent", is_lost=True)
+        return _refused(target, answer.message, _code_of(answer), is_lost=True)
     is_refused = answer["action"] == "refuse"
     reason = answer.get("reason")
     plan = replace(
