@@ -450,3 +450,14 @@ def test_a_trees_digest_is_over_every_entry_in_order() -> None:
     digest.add(1, "11")
     lines = b"folder\0\0\nlink\0l\0to\nfile\0a\x0000\nfolder\0d\0\nfile\0d/b\x0011\n"
     assert digest.hexdigest() == "sha256:" + hashlib.sha256(lines).hexdigest()
+
+
+def test_what_may_not_be_read_is_refused_also_to_a_root_without_its_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "top" / "secret"
+    file.parent.mkdir()
+    file.touch(0o600)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(file))
+    with pytest.raises(FileRefusedError, match=f"Permission denied: {file}"):
+        scan([str(file.parent)], [])

@@ -227,7 +227,7 @@ class _Walk:
                     status = one.stat(follow_symlinks=follows)
                 except FileNotFoundError:
                     if is_link:
-                        reason = "{} is a link to nowhere".format(one.path)
+                        reason = "{} is a link to nowhere; exclude it".format(one.path)
                         raise FileRefusedError("missing", reason) from None
                     continue  # Gone since the folder was listed.
                 if is_link:
@@ -262,7 +262,8 @@ class _Walk:
 
     def _add_link(self, source: str, path: str, status: os.stat_result) -> None:
         if self._links == "refuse":
-            raise FileRefusedError("link", "{} is a symbolic link".format(source))
+            reason = "{} is a symbolic link; keep or follow links, or exclude it".format(source)
+            raise FileRefusedError("link", reason)
         self._flush(path.rpartition("/")[0])
         link = os.readlink(source)
         self.entries.append(Entry("link", path, 0, 0o777, status.st_mtime_ns, link, False))
@@ -271,7 +272,9 @@ class _Walk:
         mode, size = status.st_mode, status.st_size
         if not stat.S_ISREG(mode):
             raise FileRefusedError("not-a-file", "{} is {}".format(source, _kind_of(mode)))
-        if not (self._is_root_user or os.access(source, os.R_OK)):
+        # Root may read all, but for where it has lost that right, as in containers and on NFS.
+        is_readable = self._is_root_user and mode & stat.S_IROTH
+        if not (is_readable or os.access(source, os.R_OK)):
             raise FileRefusedError("permission", "Permission denied: {}".format(source))
         if self._pending:
             self._flush(path.rpartition("/")[0])
