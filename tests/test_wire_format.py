@@ -151,6 +151,24 @@ def test_a_transfer_has_the_documented_fields() -> None:
     } <= set(target)
 
 
+def test_what_is_done_is_told_as_a_part_of_the_total() -> None:
+    targets = (
+        TransferTarget(cluster="ml", node="a", path="/b", bytes=100, bytes_total=100),
+        TransferTarget(cluster="ml", node="b", path="/b", bytes=50, bytes_total=100),
+    )
+    transfer = Transfer(
+        id="t1",
+        kind="multicast",
+        state="running",
+        source="local:/a",
+        targets=targets,
+        bytes_total=100,
+        bytes_done=150,
+    )
+    document = transfer_json(transfer)
+    assert (document["bytes_total"], document["bytes_done"]) == (100, 75)
+
+
 def test_a_plan_says_that_it_is_one() -> None:
     plan = TransferPlan(
         source="local:/a",

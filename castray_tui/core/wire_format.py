@@ -284,6 +284,13 @@ def _request_json(request: TransferRequest) -> JsonObject:
     }
 
 
+def _bytes_done(transfer: Transfer) -> int:
+    """Of ``bytes_total``, what the targets have, on the average; equal to it when all have all."""
+    if not transfer.bytes_total or not transfer.bytes_wanted:
+        return transfer.bytes_done
+    return transfer.bytes_done * transfer.bytes_total // transfer.bytes_wanted
+
+
 def transfer_json(transfer: Transfer) -> JsonObject:
     """One transfer with the verdict of every target."""
     return {
@@ -292,7 +299,7 @@ def transfer_json(transfer: Transfer) -> JsonObject:
         "state": transfer.state,
         "source": transfer.source,
         "bytes_total": transfer.bytes_total,
-        "bytes_done": transfer.bytes_done,
+        "bytes_done": _bytes_done(transfer),
         "started": iso_time(transfer.started),
         "ended": iso_time(transfer.ended),
         "digest": transfer.digest,
